@@ -1,0 +1,72 @@
+# `make run` and `make test` need nothing but make and Python 3.11 or newer; everything they fetch or write is in .cache and .run.
+
+PYTHON ?= python3
+VENV   := .cache/venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check schemas chaos bench bench-peers setup lock lock-check clean
+
+help:         ## what can be made
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: $(READY) ## Kafka, all stages and a simulated provider on this machine, with sample requests and their answers
+	@$(BIN)/baton up --demo $(ARGS)
+
+test: check   ## everything that must hold: check, then all tests; ends with the slowest ones
+	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+
+check: $(READY) ## lint, strict types, import contracts, generated files
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@report=$$($(BIN)/lint-imports --no-cache) || { echo "$$report"; exit 1; }
+	@$(BIN)/python -m schemas.generate --check
+
+schemas: $(READY) ## regenerate schemas/json, schemas/asyncapi.json and the README's picture
+	@$(BIN)/python -m schemas.generate $(ARGS)
+
+chaos: $(READY) ## kill, bounce and starve a running Baton, and check that every request got its one result
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: $(READY) ## throughput, latency and CPU per request, on this machine
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-peers: $(READY) ## the same figures of other gateways, side by side
+	@$(BIN)/python -m tests.bench.peers $(ARGS)
+
+setup: $(READY) ## only the Python environment
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Baton needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up the Python environment in $(VENV), once, about a minute"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Hashes and versions, no addresses: the exports install from whatever index the user has configured.
+UV      := .cache/uv/bin/uv
+COMPILE := $(UV) pip compile --quiet pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header
+DEV     := --extra broker --group dev
+
+$(UV):
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+lock: $(UV)   ## move all pinned dependencies to their newest allowed versions (needs the network)
+	@$(COMPILE) --upgrade -o requirements/run.txt
+	@$(COMPILE) --upgrade $(DEV) -o requirements/dev.txt
+
+lock-check: $(UV) ## fail when requirements/ no longer follows from pyproject.toml (needs the network)
+	@mkdir -p .cache/lock && cp requirements/*.txt .cache/lock
+	@$(COMPILE) -o .cache/lock/run.txt && diff -u requirements/run.txt .cache/lock/run.txt
+	@$(COMPILE) $(DEV) -o .cache/lock/dev.txt && diff -u requirements/dev.txt .cache/lock/dev.txt
+
+clean:        ## remove everything that was fetched, built or written (a running Kafka must be stopped first)
+	@rm -rf .cache .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

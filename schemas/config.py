@@ -1,0 +1,130 @@
+"""What `baton.yaml` may say, and the records of the `config` topic it becomes. Every field has a unit in its name or text."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from schemas.envelope import Fact
+
+CAPABILITIES = ("json_schema", "tools", "vision", "reasoning", "streaming", "logprobs")
+SECRET_REFERENCE = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")
+
+
+def _is_reference(value: str) -> str:
+    if not SECRET_REFERENCE.match(value):
+        raise ValueError("must be a reference, env:NAME or file:/path; secrets never stand in the config")
+    return value
+
+
+SecretReference = Annotated[str, AfterValidator(_is_reference)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
+
+class Strict(BaseModel):
+    """Config is written by people: an unknown field is a typo and is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prices(Strict):
+    """USD per million tokens, which is the same number as micro-USD per token."""
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(ge=0)
+    cached_input: Decimal | None = Field(None, ge=0, description="default: as input")
+    version: str = "1"
+
+
+class Model(Strict):
+    """A model that may be chosen, whoever serves it."""
+
+    quality: float = Field(ge=0, le=1, description="prior of how often its answers are right, in [0, 1]")
+    context_tokens: int = Field(gt=0, description="input and output together")
+    output_tokens_max: int = Field(4096, gt=0)
+    capabilities: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _capabilities_known(self) -> "Model":
+        unknown = [name for name in self.capabilities if name not in CAPABILITIES]
+        if unknown:
+            raise ValueError(f"capabilities: unknown {', '.join(unknown)}; known: {', '.join(CAPABILITIES)}")
+        return self
+
+
+class Backend(Strict):
+    """One callable provider, model and endpoint: the unit of windows and circuits."""
+
+    model: Name = Field(description="the catalogue model it serves")
+    provider: str
+    dialect: Literal["openai"] = "openai"
+    base_url: str = Field(pattern=r"^(https?://|env:)", description="up to and including /v1, or env:NAME that holds it")
+    key: SecretReference | None = None
+    model_name: str = Field("", description="the provider's name of the model; default: the catalogue name")
+    prices: Prices
+    timeout_ms: int = Field(60_000, gt=0, description="longest one call may take")
+    weight: float = Field(1.0, gt=0)
+    requires: str | None = Field(None, description="an environment name that must be set for the backend to be offered")
+
+
+class Tenant(Strict):
+    """Who may ask. Keys are references; the tenant of a request over HTTP follows from its key alone."""
+
+    keys: tuple[SecretReference, ...] = ()
+    open: bool = Field(False, description="whether HTTP requests without a key belong to this tenant (development only)")
+    policy: Name = "default"
+    models: tuple[Name, ...] = Field((), description="models it may use; empty: all")
+    max_cost_usd: Decimal | None = Field(None, gt=0, description="default and ceiling of a request's max_cost_usd")
+
+
+class Policy(Strict):
+    """How requests are decided and judged."""
+
+    deadline_ms: int = Field(60_000, gt=0, description="of a request that names none")
+    deadline_ms_max: int = Field(3_600_000, gt=0)
+    attempts_max: int = Field(3, ge=1, le=10, description="calls per plan, fail-over included")
+    attempt_timeout_ms: int = Field(60_000, gt=0)
+    candidates_max: int = Field(3, ge=1, le=10)
+    escalations_max: int = Field(1, ge=0, le=5)
+    quality_min: float = Field(0.0, ge=0, le=1, description="of a task of complexity 0")
+    quality_min_hard: float = Field(0.85, ge=0, le=1, description="of a task of complexity 1; between them linear")
+    checks: tuple[str, ...] = ("not_empty", "not_truncated", "not_refused", "matches_schema")
+    prompt_bytes_max: int = Field(900_000, gt=0)
+
+
+class ConfigFile(Strict):
+    """A whole `baton.yaml`."""
+
+    models: dict[Name, Model]
+    backends: dict[Name, Backend]
+    tenants: dict[Name, Tenant]
+    policies: dict[Name, Policy] = Field(default_factory=lambda: {"default": Policy()})
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "ConfigFile":
+        problems = [
+            f"backends.{name}.model: no model {backend.model!r}; define it under models"
+            for name, backend in self.backends.items()
+            if backend.model not in self.models
+        ]
+        for name, tenant in self.tenants.items():
+            if tenant.policy not in self.policies:
+                problems.append(f"tenants.{name}.policy: no policy {tenant.policy!r}; define it under policies")
+            problems += [
+                f"tenants.{name}.models: no model {model!r}" for model in tenant.models if model not in self.models
+            ]
+        if "default" not in self.policies:
+            problems.append("policies.default: missing; every tenant falls back to it")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class ConfigRecord(Fact):
+    """One object on the `config` topic, keyed `kind/name`. A record of kind `version` closes an apply: readers swap then."""
+
+    kind: Literal["model", "backend", "tenant", "policy", "version"]
+    name: str
+    version: int = Field(description="epoch milliseconds of the apply that wrote it")
+    spec: dict[str, Any] = Field(default_factory=dict)

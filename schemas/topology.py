@@ -1,0 +1,185 @@
+"""The one table of topics and stages. Nothing else names a topic: consumer groups, topic creation, the AsyncAPI
+document, the README picture and the contract tests derive from it.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas.config import ConfigRecord
+from schemas.envelope import Envelope
+from schemas.messages import (
+    Attempt,
+    Claim,
+    Completion,
+    DeadLetter,
+    Escalation,
+    FleetEntry,
+    IntakeRecord,
+    Lane,
+    Observation,
+    Plan,
+    Request,
+    Result,
+    Task,
+    Verdict,
+)
+
+REQUEST_PARTITIONS_DEFAULT = 6
+"""Partitions of every request-keyed topic: the most replicas a stage can use. `BATON_PARTITIONS` changes it at creation."""
+
+DAY_MS = 86_400_000
+
+
+class Key(StrEnum):
+    """What a topic's record key identifies."""
+
+    ANYTHING = "anything"
+    REQUEST = "request"          # the ordering key when the caller gave one, else the request id
+    BACKEND = "backend"
+    REPLICA = "replica"
+    OBJECT = "object"
+    IDEMPOTENCY = "idempotency key"
+
+
+class Cleanup(StrEnum):
+    DELETE = "delete"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. `partitions=None` means: as many as every request-keyed topic, so that a request stays on one number.
+
+    `broker_time` stamps records with the broker's clock: read-backs by time then never depend on a replica's clock.
+    """
+
+    name: str
+    key: Key
+    payload: type[BaseModel]
+    holds: str
+    partitions: int | None = None
+    cleanup: Cleanup = Cleanup.DELETE
+    retention_ms: int = 7 * DAY_MS
+    broker_time: bool = True
+    bytes_max: int = 4_194_304            # a record grows on its way: task and answer travel with it
+
+    @property
+    def schema_name(self) -> str:
+        """`task` for Envelope[Task]; the name in `schemas/json/` and in the `ce_type` header."""
+        return payload_class(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One deployable. `outside` says who else feeds or drains it, for the picture only."""
+
+    name: str
+    reads: tuple[Topic, ...]
+    writes: tuple[Topic, ...]
+    tables: tuple[Topic, ...] = ()        # tailed whole by every replica, outside the consumer group
+    dead_letter_share_max: float | None = 0.5   # None: rejects come from users, so they never stop the stage
+
+    @property
+    def module(self) -> str:
+        """The Python package of the stage, runnable with `python -m`."""
+        return "services." + self.name.replace("-", "_")
+
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return f"baton.{self.name}"
+
+
+def payload_class(topic: Topic) -> type[BaseModel]:
+    """The payload inside the envelope, or the value's own class where a topic has no envelope."""
+    args = topic.payload.__pydantic_generic_metadata__.get("args", ())
+    return args[0] if args else topic.payload
+
+
+def is_enveloped(topic: Topic) -> bool:
+    """Whether values are `Envelope[...]`: true for everything that travels request → verdict."""
+    return issubclass(topic.payload, Envelope)
+
+
+# fmt: off
+INTAKE        = Topic("intake",        Key.ANYTHING, IntakeRecord,         "what users ask: lenient JSON, a prompt or a chat body, plus options", bytes_max=1_048_588)
+REQUESTS      = Topic("requests",      Key.REQUEST,  Envelope[Request],    "an accepted request: identity, tenant, lane, deadline, budget")
+TASKS         = Topic("tasks",         Key.REQUEST,  Envelope[Task],       "the request, normalised and validated, with its features")
+PLANS         = {lane: Topic(f"plans.{lane}", Key.REQUEST, Envelope[Plan], f"ordered candidates with limits, lane {lane}") for lane in Lane}
+ATTEMPTS      = Topic("attempts",      Key.REQUEST,  Attempt,              "the ledger: started before a call, finished after it", retention_ms=30 * DAY_MS)
+OBSERVATIONS  = Topic("observations",  Key.BACKEND,  Observation,          "small pre-aggregated deltas per backend, several a second", partitions=3, retention_ms=DAY_MS)
+COMPLETIONS   = Topic("completions",   Key.REQUEST,  Envelope[Completion], "what executing a plan yielded: an answer or a typed failure")
+ESCALATIONS   = Topic("escalations",   Key.REQUEST,  Envelope[Escalation], "ask for more: a stronger model")
+VERDICTS      = Topic("verdicts",      Key.REQUEST,  Envelope[Verdict],    "the final judgement on a request")
+RESULTS       = Topic("results",       Key.REQUEST,  Result,               "the one final answer of a request", retention_ms=30 * DAY_MS)
+REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answers an HTTP caller waits for, on its intake replica's partition", partitions=16, retention_ms=3_600_000)
+IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
+FLEET         = Topic("fleet",         Key.BACKEND,  FleetEntry,           "windows and circuit state per backend", partitions=1, cleanup=Cleanup.COMPACT)
+CONFIG        = Topic("config",        Key.OBJECT,   ConfigRecord,         "catalogue, tenants, policies: versioned, hot", partitions=1, cleanup=Cleanup.COMPACT)
+DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS)
+
+TOPICS: tuple[Topic, ...] = (
+    INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
+    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, CONFIG, DEAD_LETTERS,
+)
+
+STAGES: tuple[Stage, ...] = (
+    # stage               reads                          writes                                     tables
+    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY),                   (CONFIG, REPLIES, IDEMPOTENCY), dead_letter_share_max=None),
+    Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
+    Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET)),
+    Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
+    Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG,)),
+    Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
+    Stage("monitor",       (OBSERVATIONS,),              (FLEET,),                                  (CONFIG, FLEET)),
+)
+# fmt: on
+# Every stage may also write DEAD_LETTERS; the runner does it. The executor and output read their own ATTEMPTS,
+# COMPLETIONS and RESULTS back when they take a partition over; that is not a subscription and needs no group.
+
+USERS_WRITE = (INTAKE,)
+USERS_READ = (RESULTS, ATTEMPTS, DEAD_LETTERS)
+OPERATORS_WRITE = (CONFIG,)
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """What a broker must be told to create a topic."""
+
+    name: str
+    partitions: int
+    configs: dict[str, str] = field(default_factory=dict)
+
+
+def topic_spec(topic: Topic, request_partitions: int = REQUEST_PARTITIONS_DEFAULT) -> TopicSpec:
+    """Creation parameters. Compacted topics roll early so that a restart reads little (kafka: dirty ratio 0.1)."""
+    configs: dict[str, Any] = {
+        "cleanup.policy": topic.cleanup.value,
+        "max.message.bytes": topic.bytes_max,
+        "message.timestamp.type": "LogAppendTime" if topic.broker_time else "CreateTime",
+    }
+    if topic.cleanup is Cleanup.COMPACT:
+        configs |= {"min.cleanable.dirty.ratio": 0.1, "segment.ms": 600_000}
+    else:
+        configs["retention.ms"] = topic.retention_ms
+    partitions = topic.partitions or request_partitions
+    return TopicSpec(topic.name, partitions, {name: str(value) for name, value in configs.items()})
+
+
+def stage_named(name: str) -> Stage:
+    """The row of a stage. Raises KeyError with the known names."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise KeyError(f"no stage {name!r}; known: {', '.join(stage.name for stage in STAGES)}")
+
+
+def topic_named(name: str) -> Topic:
+    """The row of a topic. Raises KeyError with the known names."""
+    for topic in TOPICS:
+        if topic.name == name:
+            return topic
+    raise KeyError(f"no topic {name!r}; known: {', '.join(topic.name for topic in TOPICS)}")

@@ -1,0 +1,44 @@
+"""The `baton` command. Each subcommand is imported when it is used, so that `baton --help` is quick."""
+
+from importlib import import_module
+
+import click
+
+# name: (module, what it does). A test keeps each sentence equal to the command's own.
+COMMANDS = {
+    "up": ("services.cli.up", "Run all of Baton on this machine."),
+    "send": ("services.cli.send", "Ask something through the intake topic, and print the answer."),
+    "tail": ("services.cli.tail", "Follow a topic, one readable line per record."),
+    "trace": ("services.cli.trace", "Everything the log holds of one request, in the order of time."),
+    "apply": ("services.cli.apply", "Check FILE (default: baton.yaml) and put it into force, without a restart of anything."),
+    "topics": ("services.cli.topics", "Create or list Baton's topics."),
+    "broker": ("services.cli.broker", "A real Apache Kafka on this machine, in the background; Python is all it needs."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name, and loads one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(module), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Baton: durable AI orchestration on Kafka. Start with `baton up --demo`."""
+
+
+if __name__ == "__main__":
+    main(prog_name="baton")

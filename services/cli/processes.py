@@ -1,0 +1,302 @@
+"""Turns modules into child processes that stay up: each with its own log and ports, started again when it ends.
+
+A child must never outlive this process, not even if that is killed.
+"""
+
+import http.client
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+
+import click
+
+from schemas.topology import STAGES
+from services.cli.broker_config import HOST, free_ports
+from shared.service import EXIT_SETTINGS
+
+POLL_S = 0.05
+READY_TIMEOUT_S = 60.0
+STILL_WAITING_S = 3.0
+STOP_TIMEOUT_S = 35.0           # a stage drains for at most 30
+RESTART_S = (0.5, 10.0)         # first and longest pause before a restart; it doubles
+STEADY_S = 30.0                 # who ran that long starts with a short pause again
+RESTARTS_AT_START_MAX = 3
+LOG_LINES_SHOWN = 8
+LOG_LINE_CHARS_MAX = 400
+
+# Waits until our end of its standard input closes, which the kernel does however this process ends; one for all children.
+GUARD = """
+import os, sys
+pids = set()
+for line in sys.stdin:
+    (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
+for pid in pids:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        pass
+"""
+
+Say = Callable[[str], None]
+
+
+class ProcessError(click.ClickException):
+    """A service that does not get ready, with the end of its log."""
+
+
+class Guard:
+    """A process that kills the children if this one ends without having stopped them."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", GUARD],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        )
+
+    def watch(self, pid: int) -> None:
+        self._tell(f"+{pid}\n")
+
+    def forget(self, pid: int) -> None:
+        """To be called as soon as a child is gone, before its pid can belong to somebody else."""
+        self._tell(f"-{pid}\n")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+
+
+@dataclass
+class Child:
+    """One service process and its successors. `again_s` is when it is started anew, on the monotonic clock."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    log_file: Path
+    ready_port: int
+    ready_path: str
+    process: subprocess.Popen[bytes]
+    started_s: float
+    pause_s: float = RESTART_S[0]
+    again_s: float | None = None
+    restarts: int = 0
+
+    @property
+    def module(self) -> str:
+        return self.command[2]
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            return False
+        connection = http.client.HTTPConnection(HOST, self.ready_port, timeout=2)
+        try:
+            connection.request("GET", self.ready_path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def last_lines(self) -> str:
+        lines = self.log_file.read_text("utf-8", "replace").splitlines()[-LOG_LINES_SHOWN:]
+        return "\n".join(f"    {line[:LOG_LINE_CHARS_MAX]}" for line in lines)
+
+
+class Processes:
+    """Children by name (`router-0`). Use it as a context manager, or call stop().
+
+    `env` is the environment of every child; `say` hears of each that ended by itself.
+    """
+
+    def __init__(self, env: Mapping[str, str], log_dir: Path, say: Say = click.echo) -> None:
+        self._env = dict(env)
+        self._log_dir = log_dir
+        self._say = say
+        self._children: dict[str, Child] = {}
+        self._lock = threading.RLock()
+        self._ending = threading.Event()
+        self._guard = Guard()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor.start()
+        log_dir.mkdir(parents=True, exist_ok=True)
+
+    def start(
+        self,
+        name: str,
+        module: str,
+        replica: int = 0,
+        arguments: Sequence[str] = (),
+        ready: tuple[int, str] | None = None,
+        **env: str,
+    ) -> str:
+        """Start `python -m module` as `name-replica`, which is returned. Free ports are chosen unless `env` has them.
+
+        `ready` is the port and path that answers 200 when it is ready, for what has no BATON_HEALTH_PORT.
+        """
+        key = f"{name}-{replica}"
+        health_port, http_port = free_ports(2)
+        own = {"BATON_HEALTH_PORT": str(health_port), "BATON_HTTP_PORT": str(http_port), "BATON_REPLICA": str(replica)} | env
+        log_file = self._log_dir / f"{key}.log"
+        log_file.write_bytes(b"")
+        command = [sys.executable, "-m", module, *arguments]
+        ready_port, ready_path = ready or (int(own["BATON_HEALTH_PORT"]), "/readyz")
+        with self._lock:
+            assert key not in self._children, f"{key} runs already"
+            full = self._env | own
+            process = self._launch(command, full, log_file)
+            self._children[key] = Child(key, command, full, log_file, ready_port, ready_path, process, time.monotonic())
+        return key
+
+    def pid(self, name: str) -> int:
+        """Of the process that runs under the name now; it changes with a restart."""
+        with self._lock:
+            return self._children[name].process.pid
+
+    def names(self) -> list[str]:
+        return list(self._children)
+
+    def http_port(self, name: str) -> int:
+        """Where an intake replica listens."""
+        return int(self._children[name].env["BATON_HTTP_PORT"])
+
+    def restarts(self, name: str) -> int:
+        return self._children[name].restarts
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal. A child that ends of it is started again; `stop(name)` is for good."""
+        with self._lock:
+            process = self._children[name].process
+            process.send_signal(number)
+        if number == signal.SIGKILL:
+            process.wait()
+
+    def is_ready(self, name: str) -> bool:
+        return self._children[name].is_ready()
+
+    def wait_ready(self, *names: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Until those named, or all, are ready. Says who is not after a while. Raises ProcessError."""
+        waiting = list(names or self._children)
+        began_s = said_s = time.monotonic()
+        while waiting := [name for name in waiting if not self.is_ready(name)]:
+            self._raise_if_hopeless(waiting)
+            now_s = time.monotonic()
+            if now_s - began_s > timeout_s:
+                logs = "\n".join(f"  {name}, the end of {self._log(name)}" for name in waiting)
+                raise ProcessError(f"not ready after {timeout_s:.0f} s: {', '.join(waiting)}\n{logs}")
+            if now_s - said_s > STILL_WAITING_S:
+                said_s = now_s
+                self._say(f"still waiting for {', '.join(waiting)}")
+            time.sleep(POLL_S)
+
+    def stop(self, *names: str) -> None:
+        """Stop those named, or all and the supervision with them: upstream first, so that what is in flight is finished.
+
+        Each drains on SIGTERM; what is left after STOP_TIMEOUT_S, or when this is interrupted, gets SIGKILL.
+        """
+        with self._lock:
+            ending = [self._children.pop(name) for name in names or list(self._children)]
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        try:
+            for _, replicas in groupby(sorted(ending, key=_place), key=_place):
+                _end(list(replicas), deadline_s)
+        finally:
+            for child in ending:
+                child.process.kill()
+                child.process.wait()
+                self._guard.forget(child.process.pid)
+        if not names:
+            self._ending.set()
+            self._supervisor.join()
+            self._guard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._ending.is_set():
+            self.stop()
+
+    def _launch(self, command: list[str], env: dict[str, str], log_file: Path) -> subprocess.Popen[bytes]:
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,  # an interrupt in the terminal is ours to handle: stages stop in order
+            )
+        self._guard.watch(process.pid)
+        return process
+
+    def _supervise(self) -> None:
+        while not self._ending.wait(POLL_S):
+            with self._lock:
+                for child in self._children.values():
+                    self._tend(child)
+
+    def _tend(self, child: Child) -> None:
+        """As a platform would: whatever ended is started again, after a pause that doubles. Bad settings stay bad."""
+        code = child.process.poll()
+        if code is None:
+            return
+        now_s = time.monotonic()
+        if child.again_s is None:
+            self._guard.forget(child.process.pid)
+            child.pause_s = RESTART_S[0] if now_s - child.started_s > STEADY_S else child.pause_s
+            child.again_s = float("inf") if code == EXIT_SETTINGS else now_s + child.pause_s
+            self._say(_obituary(child, code))
+        elif now_s >= child.again_s:
+            child.process = self._launch(child.command, child.env, child.log_file)
+            child.started_s, child.again_s = now_s, None
+            child.pause_s = min(2 * child.pause_s, RESTART_S[1])
+            child.restarts += 1
+
+    def _raise_if_hopeless(self, names: Sequence[str]) -> None:
+        for name in names:
+            child = self._children[name]
+            code = child.process.poll()
+            if code == EXIT_SETTINGS or (code is not None and child.restarts >= RESTARTS_AT_START_MAX):
+                raise ProcessError(f"{name} cannot start; the end of {self._log(name)}")
+
+    def _log(self, name: str) -> str:
+        child = self._children[name]
+        return f"{child.log_file}:\n{child.last_lines()}"
+
+
+def _place(child: Child) -> int:
+    """Upstream before downstream; what is no stage, such as a provider, last."""
+    modules = [stage.module for stage in STAGES]
+    return modules.index(child.module) if child.module in modules else len(modules)
+
+
+def _end(children: Sequence[Child], deadline_s: float) -> None:
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        try:
+            child.process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+
+
+def _obituary(child: Child, code: int) -> str:
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if code == EXIT_SETTINGS:
+        then = "its settings are wrong, so it is not started again"
+    else:
+        then = f"starting it again in {child.pause_s:g} s"
+    ran_s = time.monotonic() - child.started_s
+    return f"{child.name} {how} after {ran_s:.1f} s; {then}. The end of {child.log_file}:\n{child.last_lines()}"

@@ -1,0 +1,1 @@
+"""plans.<lane> -> attempts, completions, observations: calls models and keeps the ledger."""

@@ -1,0 +1,111 @@
+"""What earlier owners of a partition already did: completed plans, and attempts of plans that were never completed.
+
+Both are read back from the log on first need and kept up while the partition is ours, so a plan that comes twice makes no
+second call, and an attempt whose executor died (or whose handler crashed here) is closed before a new one starts.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from schemas.envelope import Header
+from schemas.messages import Attempt, AttemptPhase, FailureClass
+from schemas.topology import ATTEMPTS, COMPLETIONS
+from shared.broker import Broker, Record
+from shared.codec import decode
+from shared.errors import UndecodableError
+from shared.ids import completion_id
+from shared.logindex import LogIndex, SeenIds
+
+log = logging.getLogger(__name__)
+
+COMPLETIONS_MAX = 30_000
+"""Per partition: 2.5 minutes at 200 plans a second, about 7 MB. Older requests are looked up in the log."""
+
+PLANS_MAX = 20_000
+"""Per partition: open plans whose attempts are remembered; far more than may be in flight."""
+
+
+class Takeover:
+    """The log's memory of plans, per partition number."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._completed = SeenIds(broker, COMPLETIONS, _id_of, COMPLETIONS_MAX)
+        self._attempts = LogIndex(broker, ATTEMPTS, self._fold)
+        self._open: dict[int, OrderedDict[str, dict[str, Attempt]]] = {}
+
+    async def is_completed(self, partition: int, plan_id: str, since_ms: int) -> bool:
+        """Whether the plan has a completion. Reads back to `since_ms` if needed: raises BrokerUnavailableError."""
+        completion = completion_id(plan_id)
+        if self._completed.covers(partition, since_ms) and self._attempts.covers(partition, since_ms):
+            return self._completed.has(partition, completion)
+        # Completions first: what is completed needs no attempts in memory.
+        if await self._completed.lookup(partition, completion, since_ms):
+            return True
+        await self._attempts.cover(partition, since_ms)
+        return False
+
+    def has_completed(self, partition: int, plan_id: str) -> bool:
+        """As far as is remembered, without looking into the log."""
+        return self._completed.has(partition, completion_id(plan_id))
+
+    def complete(self, partition: int, plan_id: str, now_ms: int) -> None:
+        """The plan's completion is on its way into the log. If it does not arrive, the session ends and all is forgotten."""
+        self._completed.add(partition, completion_id(plan_id), now_ms)
+        if (plans := self._open.get(partition)) is not None:
+            plans.pop(plan_id, None)
+
+    def note(self, partition: int, attempt: Attempt) -> None:
+        """Remember the newest line of an attempt; a late `started` never hides a `finished`."""
+        plans = self._open.setdefault(partition, OrderedDict())
+        attempts = plans.setdefault(attempt.plan_id, {})
+        if attempt.phase is AttemptPhase.FINISHED or attempt.attempt_id not in attempts:
+            attempts[attempt.attempt_id] = attempt
+        while len(plans) > PLANS_MAX:
+            plans.popitem(last=False)
+
+    def attempts(self, partition: int, plan_id: str) -> list[Attempt]:
+        """Newest line of each attempt of a plan that is not completed, oldest attempt first."""
+        plans = self._open.get(partition)
+        return list(plans[plan_id].values()) if plans and plan_id in plans else []
+
+    def close(self, plan_id: str) -> list[Attempt]:
+        """The attempts of a plan that ends without being walked, forgotten here. Its partition need not be known."""
+        for plans in self._open.values():
+            if plan_id in plans:
+                return list(plans.pop(plan_id).values())
+        return []
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """The partitions change hands: another owner may have written since."""
+        partitions = list(partitions)
+        self._completed.forget(partitions)
+        self._attempts.forget(partitions)
+        for partition in partitions:
+            self._open.pop(partition, None)
+
+    def _fold(self, record: Record) -> None:
+        try:
+            attempt: Attempt = decode(ATTEMPTS, record.value)
+        except UndecodableError as error:
+            log.warning("the ledger line at %s/%d/%d is skipped: %s", record.topic, record.partition, record.offset, error)
+            return
+        if not self.has_completed(record.partition, attempt.plan_id):
+            self.note(record.partition, attempt)
+
+
+def orphaned(attempt: Attempt, now_ms: int) -> Attempt:
+    """The closing line of an attempt whose executor died: what it cost lies within 0 and its maximum."""
+    return attempt.model_copy(
+        update={
+            "phase": AttemptPhase.FINISHED,
+            "finished_ms": now_ms,
+            "failure": FailureClass.ORPHANED,
+            "cost_microusd": 0,
+            "cost_known": False,
+        }
+    )
+
+
+def _id_of(record: Record) -> str | None:
+    return record.header(Header.ID)

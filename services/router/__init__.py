@@ -1,0 +1,1 @@
+"""tasks and escalations -> plans: chooses which models may answer, in which order, and says why."""

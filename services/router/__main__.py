@@ -1,0 +1,12 @@
+"""Starts one replica of the router: `python -m services.router`."""
+
+from services.router.main import Router
+from shared.service import World, run_service
+
+
+def _router(world: World) -> Router:
+    return Router(world.catalogue, world.fleet, world.clock)
+
+
+if __name__ == "__main__":
+    run_service("router", _router)

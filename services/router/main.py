@@ -1,0 +1,124 @@
+"""tasks and escalations -> plans. Thin: what is on offer is made in `offers.py`, the choice in `decide.py`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from schemas.config import Policy
+from schemas.envelope import Envelope
+from schemas.messages import Escalation, Failure, FleetEntry, Lane, Plan, Reason, Task, Why
+from schemas.topology import PLANS
+from services.router.decide import STAGE, Decision, Limits, decide, quality_min_of
+from services.router.offers import Offer, Option, offers_of, options_of
+from shared.catalogue import EMPTY, Catalogue
+from shared.clock import Clock
+from shared.handler import Context
+from shared.ids import escalation_id, plan_id
+from shared.outcome import Emit, Out
+
+_PLAN = Envelope[Plan]
+_LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed")
+
+
+class Router:
+    """The stage's handler. Remembers only the options of the catalogue and the fleet it last saw."""
+
+    def __init__(self, catalogue: Callable[[], Catalogue], fleet: Callable[[], Mapping[str, FleetEntry]], clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._clock = clock
+        self._offered: Catalogue = EMPTY
+        self._offers: tuple[Offer, ...] = ()
+        self._entries: list[FleetEntry] = []
+        self._options: list[Option] = []
+
+    def handle(self, envelope: Envelope[Task] | Envelope[Escalation], context: Context) -> Emit:
+        asked = envelope.payload
+        if isinstance(asked, Escalation):
+            return Emit(_planned(envelope, self._escalated(envelope, asked)))
+        return Emit(_planned(envelope, self._first(envelope, asked)))
+
+    def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
+        number = _number_wanted(envelope)
+        return _planned(envelope, Plan(number=number, task=Task(), why=Why(policy="", rule=""), failure=failure))
+
+    async def assigned(self, partitions: frozenset[int]) -> None:
+        """Nothing is remembered of a partition."""
+
+    def _first(self, envelope: Envelope[Any], task: Task) -> Plan:
+        if task.failure is not None:
+            return Plan(number=0, task=Task(), why=Why(policy="", rule=""), failure=task.failure)
+        decision, policy, why = self._decide(envelope, task, ())
+        return Plan(number=0, task=task, why=why, failure=decision.failure, **_slip(decision, policy))
+
+    def _escalated(self, envelope: Envelope[Any], asked: Escalation) -> Plan:
+        decision, policy, why = self._decide(envelope, asked.task, tuple(tried.model for tried in asked.tried))
+        return Plan(
+            number=asked.plan_number,
+            task=asked.task,
+            why=why,
+            tried=asked.tried,
+            best=asked.best,
+            attempts_before=asked.attempts,
+            cost_before_microusd=asked.cost_microusd,
+            failure=decision.failure,
+            **_slip(decision, policy),
+        )
+
+    def _decide(self, envelope: Envelope[Any], task: Task, tried: tuple[str, ...]) -> tuple[Decision, Policy, Why]:
+        catalogue = self._catalogue()
+        policy, tenant = catalogue.policy_of(envelope.tenant), catalogue.tenants.get(envelope.tenant)
+        assert task.features is not None, "only a failed task has no features"
+        assert task.chat is not None, "only a failed task has no chat"
+        budget = envelope.budget_microusd
+        limits = Limits(
+            quality_min=quality_min_of(policy, task.features.complexity),
+            time_left_ms=envelope.deadline_ms - self._clock.now_ms(),
+            candidates_max=policy.candidates_max,
+            budget_left_microusd=None if budget is None else budget - envelope.spent_microusd,
+            allowed=tenant.models if tenant else (),
+            pinned=task.chat.model,
+            stronger_than=tried,
+        )
+        if limits.time_left_ms <= 0:
+            decision = Decision((), (), "the deadline has passed", _LATE)
+        else:
+            decision = decide(task.features, self._options_now(catalogue), limits)
+        why = Why(
+            policy=tenant.policy if tenant else "default",
+            rule=decision.rule,
+            config_version=catalogue.version,
+            quality_min=limits.quality_min,
+            excluded=decision.excluded,
+        )
+        return decision, policy, why
+
+    def _options_now(self, catalogue: Catalogue) -> list[Option]:
+        """Made again only after an apply or when the fleet changed: entries are replaced whole, so comparing is cheap."""
+        fleet = self._fleet()
+        entries = list(fleet.values())
+        if catalogue is not self._offered:
+            self._offered, self._offers = catalogue, offers_of(catalogue)
+        elif entries == self._entries:
+            return self._options
+        self._entries, self._options = entries, options_of(self._offers, fleet)
+        return self._options
+
+
+def _slip(decision: Decision, policy: Policy) -> dict[str, Any]:
+    return {
+        "candidates": decision.candidates,
+        "attempts_max": policy.attempts_max,
+        "attempt_timeout_ms": policy.attempt_timeout_ms,
+    }
+
+
+def _planned(envelope: Envelope[Any], plan: Plan) -> tuple[Out, ...]:
+    topic = PLANS[Lane(envelope.lane)]
+    return (Out(topic, envelope.forward(_PLAN, plan_id(envelope.request_id, plan.number), plan)),)
+
+
+def _number_wanted(envelope: Envelope[Any]) -> int:
+    """Which plan a record asks for, by its id alone: a failed escalation must not pass for the first plan's duplicate."""
+    number = envelope.id.rpartition("/")[2]
+    is_escalation = number.isdigit() and envelope.id == escalation_id(envelope.request_id, int(number))
+    return int(number) if is_escalation else 0

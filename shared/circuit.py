@@ -1,0 +1,239 @@
+"""The circuit of a backend: a table of transitions, and pure functions that say which event has happened.
+
+The fleet-wide state is the backend's `FleetEntry`; the monitor alone advances it. `LocalTrip` is the small breaker by
+which an executor bridges the moment until the fleet knows. No clock and no randomness: both are passed in.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from schemas.messages import Circuit, FleetEntry
+from shared.windows import NO_CALLS, NO_PROBES, NO_RUN, Health, Probes, Run
+
+
+class Event(StrEnum):
+    TRIPPED = "tripped"
+    COOLED = "cooled"
+    PROBES_PASSED = "probes_passed"
+    PROBE_FAILED = "probe_failed"
+
+
+# Unlisted pairs leave the state alone: late and repeated events are normal on Kafka.
+# fmt: off
+TRANSITIONS = {
+    (Circuit.CLOSED,    Event.TRIPPED):       Circuit.OPEN,       # hard failures in a row, or their share of the calls
+    (Circuit.OPEN,      Event.COOLED):        Circuit.HALF_OPEN,  # the cooldown is over
+    (Circuit.HALF_OPEN, Event.PROBES_PASSED): Circuit.CLOSED,     # all of them; traffic then ramps up
+    (Circuit.HALF_OPEN, Event.PROBE_FAILED):  Circuit.OPEN,       # one is enough; the next cooldown is twice as long
+}
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitRules:
+    """When circuits trip and how they recover. Times in milliseconds unless the name says otherwise.
+
+    Odds of a false trip at 7.26 % independent failures, per call: 8 in a row 7.7e-10, half of 30 4.4e-10, half of 20
+    in 10 s 3.8e-7 if it were asked once per 20 fresh calls. The short window is there for speed: at 100 calls/s half of
+    them failing trips it within 10 s, all of them failing trips the row of 8 at once.
+    """
+
+    run_max: int = 8
+    short_s: int = 10
+    short_judged_min: int = 20
+    long_s: int = 60
+    long_judged_min: int = 30
+    failed_share_max: float = 0.5
+    cooldown_ms: int = 15_000
+    cooldown_ms_max: int = 300_000
+    cooldown_jitter: float = 0.2
+    probes: int = 3                        # of the whole fleet, in one half-open period
+    probe_patience_ms: int = 90_000        # longer than a call may take: then nobody is still working on a lease
+    reporter_fresh_ms: int = 10_000
+    ramp_ms: int = 30_000
+    ramp_shares: tuple[float, ...] = (0.10, 0.25, 0.50)
+    open_share_max: float = 0.5
+    local_hold_ms: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a backend at `now_ms`. `may_open` is the cap; `all_out` the panic: no backend is closed."""
+
+    now_ms: int
+    run: Run = NO_RUN
+    short: Health = NO_CALLS
+    long: Health = NO_CALLS
+    probes: Probes = NO_PROBES
+    reporters: Mapping[str, int] = field(default_factory=dict)     # when each was last heard of, on any backend
+    may_open: bool = True
+    all_out: bool = False
+
+
+def advance(entry: FleetEntry, seen: Evidence, jitter: float, rules: CircuitRules) -> FleetEntry:
+    """The entry after whatever has happened by now, at most one transition; `entry` itself when nothing has.
+
+    `jitter` in [-1, 1] spreads cooldowns. Windows and `updated_ms` are not touched.
+    """
+    event, reason = _event(entry, seen, rules)
+    if event is Event.TRIPPED and not seen.may_open:
+        return _changed(_upkeep(entry, seen, rules), reason=f"held closed, too many backends are out already: {reason}")
+    circuit = TRANSITIONS.get((entry.circuit, event)) if event else None
+    if circuit is None:
+        return _upkeep(entry, seen, rules)
+    moved = _changed(entry, circuit=circuit, reason=reason, since_ms=seen.now_ms, probe_leases={})
+    if circuit is Circuit.OPEN:
+        return _opened(moved, jitter, rules)
+    if circuit is Circuit.HALF_OPEN:
+        return _leased(moved, seen, rules)
+    return _changed(moved, share=rules.ramp_shares[0] if rules.ramp_ms else 1.0)
+
+
+# --- What has happened -------------------------------------------------------------------------------------------
+
+
+def _event(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> tuple[Event | None, str]:
+    if entry.circuit is Circuit.CLOSED:
+        reason = trip_reason(entry, seen, rules)
+        return (Event.TRIPPED if reason else None), reason
+    if entry.circuit is Circuit.OPEN:
+        return (Event.COOLED if seen.now_ms >= _cooled_at_ms(entry, seen, rules) else None), "the cooldown is over"
+    if seen.probes.epoch != entry.probe_epoch:
+        return None, ""
+    if seen.probes.failed:
+        return Event.PROBE_FAILED, "a probe failed"
+    if seen.probes.passed >= rules.probes:
+        return Event.PROBES_PASSED, f"{seen.probes.passed} probes passed"
+    return None, ""
+
+
+def trip_reason(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> str:
+    """Why the backend should not be called now; empty when nothing speaks against it.
+
+    A row that began before the circuit last closed is that outage's; `short` and `long` must leave it out as well.
+    """
+    if seen.run.failures >= rules.run_max and seen.run.since_ms >= entry.since_ms:
+        return f"{rules.run_max} hard failures in a row"
+    for health, seconds, judged_min in (
+        (seen.short, rules.short_s, rules.short_judged_min),
+        (seen.long, rules.long_s, rules.long_judged_min),
+    ):
+        if health.judged >= judged_min and health.failed >= rules.failed_share_max * health.judged:
+            return f"at least {rules.failed_share_max:.0%} of the calls of {seconds} s failed"
+    return ""
+
+
+def _cooled_at_ms(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> int:
+    """Panic: when no backend is left closed, nobody backs off for longer than the first cooldown; probes decide."""
+    if seen.all_out:
+        return min(entry.cooldown_until_ms, entry.since_ms + rules.cooldown_ms)
+    return entry.cooldown_until_ms
+
+
+# --- What follows from a transition ------------------------------------------------------------------------------
+
+
+def _opened(entry: FleetEntry, jitter: float, rules: CircuitRules) -> FleetEntry:
+    spread = 1 + rules.cooldown_jitter * jitter
+    cooldown_ms = round(_cooldown_ms(entry.trips, rules) * spread)
+    return _changed(entry, trips=entry.trips + 1, cooldown_until_ms=entry.since_ms + cooldown_ms, share=0.0)
+
+
+def _cooldown_ms(trips: int, rules: CircuitRules) -> int:
+    return min(rules.cooldown_ms << min(trips, 30), rules.cooldown_ms_max)
+
+
+def _leased(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> FleetEntry:
+    """A new epoch voids whatever was leased before. Nothing is leased while no reporter is known."""
+    leases = lease(seen.reporters, entry.probe_leases, seen.now_ms, rules)
+    return _changed(entry, probe_epoch=entry.probe_epoch + 1, probe_leases=leases, share=0.0)
+
+
+def lease(
+    reporters: Mapping[str, int], before: Collection[str], now_ms: int, rules: CircuitRules
+) -> dict[str, int]:
+    """Exactly `rules.probes` probes over as many reporters as possible; none when there are no reporters.
+
+    Only those heard of lately, when there are any: the others may be dead. First those without a lease `before`.
+    """
+    def rank(name: str) -> tuple[bool, int, str]:
+        return name in before, -reporters[name], name
+
+    fresh = [name for name, at_ms in reporters.items() if now_ms - at_ms <= rules.reporter_fresh_ms]
+    chosen = sorted(fresh or reporters, key=rank)[: rules.probes]
+    return {name: len(range(place, rules.probes, len(chosen))) for place, name in enumerate(chosen)}
+
+
+# --- What time alone changes -------------------------------------------------------------------------------------
+
+
+def _upkeep(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> FleetEntry:
+    if entry.circuit is Circuit.HALF_OPEN:
+        return _renewed(entry, seen, rules)
+    if entry.circuit is Circuit.CLOSED and entry.trips:
+        return _recovering(entry, seen.now_ms - entry.since_ms, rules)
+    return _changed(entry, reason="") if entry.circuit is Circuit.CLOSED else entry
+
+
+def _renewed(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> FleetEntry:
+    """Leases that brought no result in time go to others, in a new epoch; `since_ms` then starts anew."""
+    is_stale = seen.now_ms - entry.since_ms >= rules.probe_patience_ms
+    if not seen.reporters or (entry.probe_leases and not is_stale):
+        return entry
+    return _changed(_leased(entry, seen, rules), since_ms=seen.now_ms)
+
+
+def _recovering(entry: FleetEntry, closed_ms: int, rules: CircuitRules) -> FleetEntry:
+    """The share rises in steps; after a further cooldown without a trip the past is forgotten."""
+    if closed_ms < rules.ramp_ms:
+        step = max(0, closed_ms) * len(rules.ramp_shares) // rules.ramp_ms
+        return _changed(entry, share=rules.ramp_shares[step], reason="recovering")
+    if closed_ms < rules.ramp_ms + _cooldown_ms(entry.trips, rules):
+        return _changed(entry, share=1.0, reason="recovered")
+    return _changed(entry, share=1.0, trips=0, reason="", cooldown_until_ms=0)
+
+
+def _changed(entry: FleetEntry, **update: object) -> FleetEntry:
+    """A copy with these fields; the very same entry when they are what they were."""
+    if all(getattr(entry, name) == value for name, value in update.items()):
+        return entry
+    return entry.model_copy(update=update)
+
+
+# --- The cap -----------------------------------------------------------------------------------------------------
+
+
+def may_open(out: int, fleet: int, rules: CircuitRules) -> bool:
+    """Whether one more of `fleet` backends may open when `out` others are open or half-open.
+
+    After it at most `open_share_max` of the fleet, rounded down, is out, and at least one backend stays closed: a bad
+    signal must not take everything out, and where there is nothing else to call an open circuit helps nobody. So the
+    circuit of an only backend never opens; executors still trip locally.
+    """
+    return out + 1 <= min(int(fleet * rules.open_share_max), fleet - 1)
+
+
+# --- The executor's own breaker ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTrip:
+    """One replica's breaker for one backend. It opens at once and closes by itself; the fleet's word replaces it."""
+
+    run: int = 0
+    open_until_ms: int = 0
+
+    def record(self, failed: bool, now_ms: int, rules: CircuitRules) -> "LocalTrip":
+        """After a judged call. Past the hold a single hard failure trips again; a success ends the row."""
+        if not failed:
+            return LocalTrip()
+        run = self.run + 1
+        return LocalTrip(run, now_ms + rules.local_hold_ms if run >= rules.run_max else self.open_until_ms)
+
+    def follow(self, circuit: Circuit) -> "LocalTrip":
+        """After an entry of the fleet: once the fleet's circuit is not closed, that is what counts."""
+        return self if circuit is Circuit.CLOSED else LocalTrip()
+
+    def is_open(self, now_ms: int) -> bool:
+        return now_ms < self.open_until_ms

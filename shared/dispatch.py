@@ -1,0 +1,393 @@
+"""From a record to its outcome to its outputs: decode, expire, handle in order per key, retry, dead-letter.
+
+Plain handlers run in place; awaitable ones as tasks. Never commits, never polls: that is the session's.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import isawaitable
+from typing import Any
+
+from schemas.envelope import DeadHeader, Envelope, Fact, Header
+from schemas.messages import Failure, Reason
+from schemas.topology import DEAD_LETTERS, Stage, Topic, payload_class, topic_named
+from shared import metrics
+from shared.broker import Headers, Output, Partition, Producer, Record
+from shared.clock import Clock
+from shared.codec import decode, encode, headers_for
+from shared.delivery import Delivery, Work
+from shared.errors import BatonError, DeadLetterCapError, ForeignTopicError, RecordTooLargeError, UndecodableError
+from shared.handler import Context, Handler
+from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
+from shared.progress import Progress
+
+log = logging.getLogger(__name__)
+
+REJECTS_WINDOW = 200
+REJECTS_MIN = 20
+RECORD_OVERHEAD_BYTES = 200
+RETRY_PAUSE_S = 0.2
+HOLD_GRACE_MS = 10_000
+"""A held record is released this long after its deadline: its continuation must have come, or been lost to a bug."""
+
+_TRACE = (Header.TRACEPARENT, Header.TRACESTATE)
+_Key = tuple[Partition, str]
+
+
+@dataclass(slots=True)
+class _Line:
+    """Records of one key: at most one is being handled, the rest wait; while some are held only their request passes."""
+
+    running: Work | None = None
+    held: list[Work] = field(default_factory=list)
+    waiting: "deque[tuple[Work, Any, Context]]" = field(default_factory=deque)
+
+    def admits(self, work: Work) -> bool:
+        return self.running is None and (not self.held or self.held[0].request_id == work.request_id)
+
+
+class Writer:
+    """Turns `Out` into bytes for this stage, and refuses topics that are not in its row."""
+
+    def __init__(self, stage: Stage, producer: Producer) -> None:
+        self._stage = stage
+        self._producer = producer
+        self._allowed = {topic.name: topic for topic in (*stage.writes, DEAD_LETTERS)}
+        self._written = {
+            name: metrics.RECORDS_OUT.labels(stage=stage.name, topic=name) for name in self._allowed
+        }
+
+    def output(self, out: Out, trace: Headers) -> Output:
+        """Raises ForeignTopicError for a topic outside the row, RecordTooLargeError before the broker would."""
+        topic = out.topic
+        if topic.name not in self._allowed:
+            raise ForeignTopicError(f"{self._stage.name} may not write {topic.name}; see schemas/topology.py")
+        value = encode(topic, out.value)
+        if len(value) > topic.bytes_max - RECORD_OVERHEAD_BYTES:
+            raise RecordTooLargeError(f"{topic.name}: {len(value)} bytes, limit {topic.bytes_max}")
+        self._written[topic.name].inc()
+        if isinstance(out.value, Envelope):
+            key = out.value.key
+            headers = headers_for(topic, self._stage.name, out.value, trace)
+        else:
+            key = out.key
+            headers = headers_for(topic, self._stage.name, None, trace)
+            request_id = getattr(out.value, "request_id", None)
+            if request_id:
+                headers += ((Header.SUBJECT, request_id.encode()),)
+        return Output(topic.name, key.encode(), value, headers, out.partition)
+
+    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
+        return await self._producer.send(self.output(out, trace))
+
+    async def write(self, out: Out, trace: Headers = ()) -> None:
+        await (await self.send(out, trace))
+
+    async def send_raw(self, output: Output) -> "asyncio.Future[object]":
+        return await self._producer.send(output)
+
+
+class Dispatcher:
+    """One per session. `lost` ends the session; what is unfinished then is read again."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        handler: Handler,
+        writer: Writer,
+        clock: Clock,
+        check_alive: Callable[[], None],
+        lost: Callable[[BaseException], None],
+        tries_max: int,
+    ) -> None:
+        self._stage = stage
+        self._handler = handler
+        self._writer = writer
+        self._clock = clock
+        self._check_alive = check_alive
+        self._lost = lost
+        self._tries_max = tries_max
+        self._raw: bool = getattr(handler, "raw", False)
+        self._expires_itself: bool = getattr(handler, "expires_itself", False)
+        self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
+        self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
+        self._lines: dict[_Key, _Line] = {}
+        self._verdicts: deque[bool] = deque(maxlen=REJECTS_WINDOW)
+        self._handle_seconds = metrics.HANDLE_SECONDS.labels(stage=stage.name)
+        self._emitted = metrics.OUTCOMES.labels(stage=stage.name, outcome="emit", reason="")
+        self.delivery: Delivery
+        self.end_to_end = metrics.END_TO_END_SECONDS.labels(stage=stage.name)
+        self.in_flight = 0
+        self.running = 0
+        self.holding_back = False   # while draining: what runs goes on, nothing new starts
+
+    async def take(self, progress: Progress, record: Record) -> None:
+        """Begin one record, or queue it behind its key. Returns at once for handlers that await something."""
+        if not progress.take(record.offset, record.timestamp_ms):
+            return
+        self.in_flight += 1
+        work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
+        context = Context(record, _trace_of(record), self._writer, self._check_alive)
+        subject = record if self._raw else self._decoded(record)
+        if isinstance(subject, Envelope):
+            work.request_id, work.key = subject.request_id, subject.key
+            work.deadline_ms, work.accepted_ms = subject.deadline_ms, subject.accepted_ms
+        if self._lines and work.key:
+            line = self._lines.get((work.partition, work.key))
+            if line is not None and not line.admits(work):
+                line.waiting.append((work, subject, context))
+                return
+        await self._start(work, subject, context)
+
+    def _decoded(self, record: Record) -> Any:
+        topic = self._topics[record.topic]
+        try:
+            return decode(topic, record.value)
+        except UndecodableError as error:
+            log.warning("undecodable record", extra={"topic": record.topic, "partition": record.partition,
+                                                     "offset": record.offset, "error": str(error)})
+            return error
+
+    async def _start(self, work: Work, subject: Any, context: Context) -> None:
+        outcome = self._decide(subject, context)
+        if isawaitable(outcome):
+            self._spawn(work, subject, context, outcome)
+            return
+        await self._conclude(work, outcome, context)
+        if work.key and self._lines:
+            await self._advance((work.partition, work.key))
+
+    def _spawn(self, work: Work, subject: Any, context: Context, pending: Awaitable[Outcome]) -> None:
+        if work.key:
+            self._lines.setdefault((work.partition, work.key), _Line()).running = work
+        self.running += 1
+        task = asyncio.create_task(self._run(work, subject, context, pending))
+        work.progress.tasks.add(task)
+        task.add_done_callback(partial(self._ended, work))
+
+    def _ended(self, work: Work, task: "asyncio.Task[None]") -> None:
+        self.running -= 1
+        work.progress.tasks.discard(task)
+
+    def _decide(self, subject: Any, context: Context) -> Outcome | Awaitable[Outcome]:
+        if isinstance(subject, UndecodableError):
+            return self._undecodable(context.record)
+        if not self._raw and not self._expires_itself and isinstance(subject, Envelope):
+            failed_before = getattr(subject.payload, "failure", True)   # payloads without the field are judged already
+            if failed_before is None and self._clock.now_ms() >= subject.deadline_ms:
+                failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
+                return Emit(self._handler.failed(subject, failure))
+        for tried in range(1, self._tries_max + 1):
+            try:
+                return self._handler.handle(subject, context)
+            except BatonError:
+                raise
+            except Exception as error:
+                if tried == self._tries_max:
+                    return self._crashed(subject, error)
+        raise AssertionError("tries_max is at least one")
+
+    async def _run(self, work: Work, subject: Any, context: Context, pending: Awaitable[Outcome]) -> None:
+        """An awaitable handler's record: retried with pauses; whatever else goes wrong ends the session."""
+        try:
+            outcome = await self._awaited(subject, context, pending)
+            await self._conclude(work, outcome, context)
+            if work.key:
+                key = (work.partition, work.key)
+                self._lines[key].running = None
+                await self._advance(key)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._lost(error)
+
+    async def _awaited(self, subject: Any, context: Context, pending: Any) -> Outcome:
+        for tried in range(1, self._tries_max + 1):
+            try:
+                return await pending if isawaitable(pending) else pending  # type: ignore[no-any-return]
+            except BatonError:
+                raise
+            except Exception as error:
+                if tried == self._tries_max:
+                    return self._crashed(subject, error)
+                await asyncio.sleep(RETRY_PAUSE_S * tried)
+                pending = self._handler.handle(subject, context)
+        raise AssertionError("tries_max is at least one")
+
+    def _crashed(self, subject: Any, error: Exception) -> Outcome:
+        log.error("handler crashed", exc_info=error, extra={"request_id": getattr(subject, "request_id", "")})
+        failure = Failure(reason=Reason.HANDLER_CRASHED, stage=self._stage.name, message="internal error; see dead letters")
+        outputs = self._handler.failed(subject, failure) if isinstance(subject, Envelope) else ()
+        return Reject(Reason.HANDLER_CRASHED, type(error).__name__, outputs)
+
+    def _undecodable(self, record: Record) -> Outcome:
+        envelope = identity_of(record)
+        if envelope is None:
+            return Reject(Reason.UNDECODABLE, "no identity in headers")
+        failure = Failure(reason=Reason.UNDECODABLE, stage=self._stage.name, message="internal error; see dead letters")
+        return Reject(Reason.UNDECODABLE, "schema", self._handler.failed(envelope, failure))
+
+    async def _conclude(self, work: Work, outcome: Outcome, context: Context) -> None:
+        """Write what the outcome says; the work is finished once that is acknowledged."""
+        self._handle_seconds.observe(self._clock.monotonic_s() - work.started_s)
+        if isinstance(outcome, Hold):
+            self._count("hold", "")
+            await self._hold(work, outcome, context)
+            return
+        outs: tuple[Out, ...] = ()
+        outputs: list[Output] = []
+        if isinstance(outcome, Emit):
+            self._emitted.inc()
+            outs = outcome.outputs
+        elif isinstance(outcome, Drop):
+            self._count("drop", outcome.reason)
+        else:
+            self._count("reject", outcome.reason.value)
+            outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
+            outs = outcome.outputs
+        self._note_reject(isinstance(outcome, Reject))
+        outputs += await self._encoded(work, outs, context)
+        if self._lines and work.key:
+            line = self._lines.get((work.partition, work.key))
+            if line is not None and line.held and line.held[0].request_id == work.request_id:
+                work.held, line.held = line.held, []
+        await self.delivery.deliver(work, outputs)
+
+    async def _encoded(self, work: Work, outs: tuple[Out, ...], context: Context) -> list[Output]:
+        outputs = []
+        for out in outs:
+            try:
+                output = self._writer.output(out, context.trace)
+            except RecordTooLargeError:
+                output = self._too_large(out, context)
+            if out.topic.name in self._immediate:
+                await self._writer.send_raw(output)
+            else:
+                outputs.append(output)
+        return outputs
+
+    def _too_large(self, out: Out, context: Context) -> Output:
+        """A record that would not fit: the request fails in its place, as small as its identity."""
+        envelope = identity_of(context.record)
+        if envelope is None:
+            raise RecordTooLargeError(f"{out.topic.name}: too large, and its source has no identity")
+        failure = Failure(
+            reason=Reason.TOO_LARGE, stage=self._stage.name, message="the request grew over the limit of a record"
+        )
+        (replacement, *_) = self._handler.failed(envelope, failure)
+        return self._writer.output(replacement, context.trace)
+
+    async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
+        line = self._lines.setdefault((work.partition, work.key), _Line())
+        line.held.append(work)
+        for output in await self._encoded(work, outcome.outputs, context):
+            await self._writer.send_raw(output)
+
+    async def _advance(self, key: _Key) -> None:
+        """Start whatever of this key may go next."""
+        line = self._lines.get(key)
+        while line is not None and line.running is None and line.waiting and not self.holding_back:
+            chosen = next((item for item in line.waiting if line.admits(item[0])), None)
+            if chosen is None:
+                return
+            line.waiting.remove(chosen)
+            work, subject, context = chosen
+            outcome = self._decide(subject, context)
+            if isawaitable(outcome):
+                self._spawn(work, subject, context, outcome)
+                return
+            await self._conclude(work, outcome, context)
+        if line is not None and line.running is None and not line.held and not line.waiting:
+            self._lines.pop(key, None)
+
+    @property
+    def parked(self) -> int:
+        """Records that wait behind their key or are held: they need not finish before a drain ends."""
+        return sum(len(line.waiting) + len(line.held) for line in self._lines.values())
+
+    async def resume(self) -> None:
+        """After a drain that was not the last: start what queued meanwhile."""
+        self.holding_back = False
+        for key in list(self._lines):
+            await self._advance(key)
+
+    async def release_overdue(self) -> None:
+        """Finish holds whose continuation never came: the request has long expired, later ones must not wait."""
+        now_ms = self._clock.now_ms()
+        for key, line in list(self._lines.items()):
+            if line.running is None and line.held and line.held[0].deadline_ms + HOLD_GRACE_MS < now_ms:
+                log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
+                first, *rest = line.held
+                first.held, line.held = rest, []
+                await self.delivery.deliver(first, [])
+                await self._advance(key)
+
+    def forget(self, partition: Partition) -> None:
+        """The partition went to another replica: its queued records are that one's now."""
+        for key in [key for key in self._lines if key[0] == partition]:
+            del self._lines[key]
+
+    def _count(self, outcome: str, reason: str) -> None:
+        metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()
+
+    def _note_reject(self, rejected: bool) -> None:
+        cap = self._stage.dead_letter_share_max
+        if cap is None:
+            return
+        self._verdicts.append(rejected)
+        if rejected:
+            rejects = sum(self._verdicts)
+            if rejects >= REJECTS_MIN and rejects > cap * len(self._verdicts):
+                raise DeadLetterCapError(
+                    f"{self._stage.name}: {rejects} of the last {len(self._verdicts)} records were rejected; "
+                    "stopping before the topic is drained. Fix the cause (baton redrive replays dead letters), restart"
+                )
+
+
+def _trace_of(record: Record) -> Headers:
+    return tuple(header for header in record.headers if header[0] in _TRACE)
+
+
+def identity_of(record: Record) -> Envelope[Fact] | None:
+    """Who a record belongs to, from its headers alone; None for a record that no stage wrote."""
+    request_id = record.header(Header.SUBJECT)
+    accepted_ms, deadline_ms = record.header(Header.ACCEPTED_MS), record.header(Header.DEADLINE_MS)
+    if not request_id or not accepted_ms or not deadline_ms or not accepted_ms.isdigit() or not deadline_ms.isdigit():
+        return None
+    return Envelope[Fact](
+        id=record.header(Header.ID) or request_id,
+        request_id=request_id,
+        key=(record.key or request_id.encode()).decode("utf-8", "replace"),
+        tenant=record.header(Header.TENANT) or "",
+        accepted_ms=int(accepted_ms),
+        deadline_ms=int(deadline_ms),
+        reply=record.header(Header.REPLY),
+        payload=Fact(),
+    )
+
+
+def dead_letter(stage: Stage, record: Record, reject: Reject, tries: int) -> Output:
+    """The rejected record, byte for byte, with its cause in headers."""
+    try:
+        schema = payload_class(topic_named(record.topic)).__name__.lower()
+    except KeyError:
+        schema = ""
+    cause = {
+        DeadHeader.TOPIC: record.topic,
+        DeadHeader.PARTITION: str(record.partition),
+        DeadHeader.OFFSET: str(record.offset),
+        DeadHeader.TIMESTAMP_MS: str(record.timestamp_ms),
+        DeadHeader.STAGE: stage.name,
+        DeadHeader.REASON: reject.reason.value,
+        DeadHeader.ERROR: reject.error,
+        DeadHeader.TRIES: str(tries if reject.reason is Reason.HANDLER_CRASHED else 1),
+        DeadHeader.SCHEMA: schema,
+    }
+    headers = record.headers + tuple((name, text.encode()) for name, text in cause.items())
+    return Output(DEAD_LETTERS.name, record.key, record.value, headers)
+
+

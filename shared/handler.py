@@ -1,0 +1,61 @@
+"""What a stage gives the runner: how to handle a record, and how to say that a request failed there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.envelope import Envelope
+from schemas.messages import Failure
+from shared.broker import Headers, Record
+from shared.outcome import Out, Outcome
+
+
+class Ledger(Protocol):
+    """Writes outside the record's own outcome, acknowledged before the handler goes on (write-ahead)."""
+
+    async def write(self, out: Out, trace: Headers = ()) -> None:
+        """Returns when the record is in the log. Raises BrokerUnavailableError."""
+
+    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
+        """Queues the record; for facts nobody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a record came from, and what a handler may do beside returning an outcome."""
+
+    record: Record
+    trace: Headers
+    ledger: Ledger
+    check_alive: Callable[[], None]   # raises FrozenError when this process stood still past its session timeout
+
+
+class Handler(Protocol):
+    """One stage's behaviour. `handle` may be plain or async; plain ones are run in place, in offset order.
+
+    The runner drops expired requests before `handle`, passes on envelopes that already carry a failure untouched through
+    `handle` (stages must let `payload.failure` pass), keeps order per key, retries a crash three times, writes dead letters.
+    """
+
+    def handle(self, envelope: Any, context: Context) -> Outcome | Awaitable[Outcome]:
+        """Decide one record: `envelope` is the topic's payload class, decoded."""
+
+    def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
+        """What this stage writes so that the request gets its one result although it failed here.
+
+        `envelope` has its identity but maybe no payload (undecodable record): rely on the envelope's own fields only.
+        """
+
+    async def assigned(self, partitions: frozenset[int]) -> None:
+        """These partition numbers are now owned: whatever was remembered of them may be stale."""
+
+
+def order_key(envelope: Envelope[Any]) -> str:
+    """Records that share it are handled one after the other."""
+    return envelope.key
+
+
+def all_of(futures: Iterable["asyncio.Future[object]"]) -> "asyncio.Future[list[object]]":
+    """One future for several acknowledgements."""
+    return asyncio.gather(*futures)

@@ -1,0 +1,38 @@
+"""Deterministic ids: a record's id follows from what caused it, so a replay makes the same id again."""
+
+import hashlib
+
+
+def request_id_of_record(partition: int, offset: int, timestamp_ms: int) -> str:
+    """Id of a request read from `intake`; the timestamp tells two incarnations of the topic apart."""
+    return hashlib.sha256(f"intake/{partition}/{offset}/{timestamp_ms}".encode()).hexdigest()[:32]
+
+
+def request_id_of_key(tenant: str, idempotency_key: str) -> str:
+    """Id of a request with an idempotency key: the same tenant and key are the same request."""
+    return hashlib.sha256(f"key\0{tenant}\0{idempotency_key}".encode()).hexdigest()[:32]
+
+
+def task_id(request_id: str) -> str:
+    return f"{request_id}/task"
+
+
+def plan_id(request_id: str, number: int) -> str:
+    return f"{request_id}/plan/{number}"
+
+
+def completion_id(plan: str) -> str:
+    return f"{plan}/completion"
+
+
+def escalation_id(request_id: str, plan_number: int) -> str:
+    return f"{request_id}/escalation/{plan_number}"
+
+
+def verdict_id(request_id: str) -> str:
+    return f"{request_id}/verdict"
+
+
+def attempt_id(plan: str, count: int, instance: str) -> str:
+    """Unique even when a zombie and its successor both make attempt `count` of one plan: `instance` differs."""
+    return f"{plan}/{count}-{instance}"

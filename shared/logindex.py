@@ -1,0 +1,106 @@
+"""What the log already holds for a partition, read back on take-over: so that nothing is called or delivered twice.
+
+A reader goes back to the time a request was accepted, so the memory is bounded but the check is not.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from schemas.topology import Topic
+from shared.broker import Broker, Record
+
+CLOCK_SKEW_MAX_MS = 10_000
+"""How far the clock of an accepting replica may be ahead of the broker's."""
+
+
+class LogIndex:
+    """Folds the records of one topic's partition, from a time to its end, once per ownership of that partition."""
+
+    def __init__(self, broker: Broker, topic: Topic, fold: Callable[[Record], None]) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._fold = fold
+        self._since_ms: dict[int, float] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
+
+    def covers(self, partition: int, since_ms: int) -> bool:
+        """Whether everything logged at or after this time has been folded."""
+        return self._since_ms.get(partition, math.inf) <= since_ms
+
+    async def cover(self, partition: int, since_ms: int) -> None:
+        """Read back to this time unless it is covered already. Raises BrokerUnavailableError."""
+        async with self._locks.setdefault(partition, asyncio.Lock()):
+            if self.covers(partition, since_ms):
+                return
+            await self.scan(partition, since_ms, self._fold)
+            self._since_ms[partition] = since_ms
+
+    async def scan(self, partition: int, since_ms: int, fold: Callable[[Record], None]) -> None:
+        """Fold what is in the log now, without remembering that it was read."""
+        reader = await self._broker.reader(self._topic.name, [partition], max(since_ms - CLOCK_SKEW_MAX_MS, 0))
+        try:
+            for source, end in (await reader.ends()).items():
+                while await reader.position(source) < end:
+                    for record in await reader.poll(timeout_ms=200):
+                        fold(record)
+        finally:
+            await reader.close()
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Another replica may have owned these: what was read of them is stale."""
+        for partition in partitions:
+            self._since_ms.pop(partition, None)
+
+    def raise_floor(self, partition: int, since_ms: int) -> None:
+        """Memory was given up: from now on only what was logged at or after this time is covered."""
+        if partition in self._since_ms:
+            self._since_ms[partition] = max(self._since_ms[partition], since_ms)
+
+
+class SeenIds:
+    """Ids that a topic's partitions hold. Bounded: when it is full the oldest go, and older requests are looked up."""
+
+    def __init__(self, broker: Broker, topic: Topic, id_of: Callable[[Record], str | None], ids_max: int) -> None:
+        self._index = LogIndex(broker, topic, self._remember)
+        self._id_of = id_of
+        self._ids_max = ids_max
+        self._ids: dict[int, OrderedDict[str, int]] = {}
+
+    def covers(self, partition: int, since_ms: int) -> bool:
+        return self._index.covers(partition, since_ms)
+
+    def has(self, partition: int, id: str) -> bool:
+        """Whether the id is remembered; final only when the request's time is covered."""
+        return id in self._ids.get(partition, ())
+
+    async def lookup(self, partition: int, id: str, since_ms: int) -> bool:
+        """Whether the log holds the id, reading back as far as needed."""
+        if self.has(partition, id):
+            return True
+        if len(self._ids.get(partition, ())) < self._ids_max:
+            await self._index.cover(partition, since_ms)
+            return self.has(partition, id)
+        found: set[str | None] = set()
+        await self._index.scan(partition, since_ms, lambda record: found.add(self._id_of(record)))
+        return id in found
+
+    def add(self, partition: int, id: str, logged_ms: int) -> None:
+        """Remember an id that is now, or is about to be, in the log."""
+        ids = self._ids.setdefault(partition, OrderedDict())
+        ids[id] = logged_ms
+        while len(ids) > self._ids_max:
+            _, oldest_ms = ids.popitem(last=False)
+            self._index.raise_floor(partition, oldest_ms + CLOCK_SKEW_MAX_MS)
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        partitions = list(partitions)
+        self._index.forget(partitions)
+        for partition in partitions:
+            self._ids.pop(partition, None)
+
+    def _remember(self, record: Record) -> None:
+        id = self._id_of(record)
+        if id is not None:
+            self.add(record.partition, id, record.timestamp_ms)

@@ -1,0 +1,51 @@
+"""What a handler decides about a record. Outcomes are values: a handler never raises for something expected.
+
+- `Emit`: write these records, then the input is finished.
+- `Hold`: write these records now, but leave the input open until a later record of the same request is finished (a join,
+  or an ordered request that went back for a stronger model). After a crash the open ones are read again.
+- `Drop`: finished, nothing follows (a duplicate of what is already done).
+- `Reject`: to `dead-letters`, byte-identical, with the cause in headers; `Emit` the request's failure beside it.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from schemas.envelope import Envelope, Fact
+from schemas.messages import Reason
+from schemas.topology import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """One record to write: an envelope, or a plain fact with its key. `partition` is for addressed topics (replies)."""
+
+    topic: Topic
+    value: Envelope | Fact | BaseModel  # type: ignore[type-arg]  # any payload; the codec checks it against the topic
+    key: str = ""                        # envelopes carry their own
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    outputs: tuple[Out, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    outputs: tuple[Out, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    reason: Reason
+    error: str = ""                      # an exception's class or a field path, never content
+    outputs: tuple[Out, ...] = ()
+
+
+Outcome = Emit | Hold | Drop | Reject

@@ -1,0 +1,413 @@
+"""The runner's promises, on a broker in memory and on a real one: the same tests, the same numbers."""
+
+import asyncio
+import random
+
+import pytest
+
+from schemas.envelope import DeadHeader, Envelope
+from schemas.messages import Reason, Task
+from schemas.topology import RESULTS
+from shared.broker import Output
+from shared.errors import DeadLetterCapError, ForeignTopicError
+from shared.handler import Context
+from shared.outcome import Drop, Emit, Hold, Out, Outcome
+from shared.session import RunnerOptions
+from shared.stage import Runner
+from tests.conftest import RunLab
+from tests.support.lab import Lab, LabHandler, slow_where
+
+
+def test_every_record_becomes_one_output(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        ids = [f"r{n}" for n in range(300)]
+        await lab.feed_requests(*ids)
+        async with lab.running(LabHandler(lab)):
+            sunk = await lab.until_sunk(300)
+        assert sorted(envelope.request_id for envelope in sunk) == sorted(ids)
+
+    run_lab(main)
+
+
+def test_records_of_one_key_stay_in_order_though_each_takes_another_time(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        pick = random.Random(7)
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            await asyncio.sleep(pick.random() * 0.05)
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
+        for n in range(60):
+            await lab.feed_requests(f"r{n:03}", key=f"key{n % 5}")
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(60)
+        for key in {envelope.key for envelope in sunk}:
+            ids = [envelope.request_id for envelope in sunk if envelope.key == key]
+            assert ids == sorted(ids)
+
+    run_lab(main)
+
+
+def test_keys_do_not_wait_for_each_other(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {"slow"}, lab.straggler_s)
+        await lab.feed_requests("slow", *(f"r{n}" for n in range(50)))
+        async with lab.running(handler, drain_ms=90_000):
+            sunk = await lab.until_sunk(50, within_s=lab.straggler_s - 1)
+            assert "slow" not in {envelope.request_id for envelope in sunk}
+
+    run_lab(main)
+
+
+def test_after_a_crash_behind_a_straggler_only_the_straggler_is_read_again(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {"r000"}, lab.straggler_s)
+        ids = [f"r{n:03}" for n in range(500)]
+        await lab.feed_requests(*ids)
+        async with lab.crashing(handler):
+            await lab.until_sunk(499)
+            await asyncio.sleep(0.5)   # two commits' time: the note of what finished is in the log
+        again = LabHandler(lab)
+        async with lab.running(again):
+            await lab.until_sunk(500)
+        assert again.handled == ["r000"]
+
+    run_lab(main)
+
+
+def test_a_drain_finishes_what_runs_and_starts_nothing_new(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {"a0", "a1"}, 0.5)
+        await lab.feed_requests("a0", "a1", key="one")
+        async with lab.running(handler):
+            await lab.until(lambda: handler.handled)
+        assert handler.handled == ["a0"]
+        assert [envelope.request_id for envelope in await lab.sunk()] == ["a0"]
+        again = LabHandler(lab)
+        async with lab.running(again):
+            await lab.until_sunk(2)
+        assert again.handled == ["a1"]
+
+    run_lab(main)
+
+
+def test_back_pressure_bounds_what_is_in_flight_and_everything_comes_through(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        gate = asyncio.Event()
+        handler = LabHandler(lab)
+        running = {"now": 0, "most": 0}
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            running["now"] += 1
+            running["most"] = max(running["most"], running["now"])
+            await gate.wait()
+            running["now"] -= 1
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
+        await lab.feed_requests(*(f"r{n}" for n in range(200)))
+        async with lab.running(handler, in_flight_max=10):
+            await lab.until(lambda: running["now"] >= 10)
+            await asyncio.sleep(0.5)   # time enough to take more, were there no limit
+            assert running["most"] <= 11
+            gate.set()
+            await lab.until_sunk(200)
+
+    run_lab(main)
+
+
+def test_a_straggler_holds_reading_back_at_the_span_and_not_before(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        gate = asyncio.Event()
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            if envelope.request_id == "r000":
+                await gate.wait()
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
+        straggler = lab.record(lab.envelope("r000"))
+        await lab.feed(Output(straggler.topic, straggler.key, straggler.value, straggler.headers, 0))
+        others = [lab.record(lab.envelope(f"r{n:03}")) for n in range(1, 400)]
+        await lab.feed(*(Output(o.topic, o.key, o.value, o.headers, 0) for o in others))
+        async with lab.running(handler, span_max=100, in_flight_max=50):
+            await lab.until(lambda: len(handler.handled) >= 100)
+            await asyncio.sleep(0.5)
+            assert len(handler.handled) <= 100 + 50
+            gate.set()
+            await lab.until_sunk(400)
+
+    run_lab(main)
+
+
+def test_poison_goes_to_dead_letters_byte_for_byte_and_its_request_fails_while_others_pass(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            if envelope.request_id == "crash":
+                raise ValueError("a bug with the prompt in its text")
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
+        good = lab.record(lab.envelope("good"))
+        broken = lab.record(lab.envelope("broken-json"))
+        wrong = lab.record(lab.envelope("wrong-schema"))
+        await lab.feed(
+            Output(lab.source.name, b"broken-json", b"{not json", broken.headers),
+            Output(lab.source.name, b"wrong-schema", b'{"id": 5}', wrong.headers),
+            Output(lab.source.name, b"nobody", b"\xff\xfe", ()),
+            lab.record(lab.envelope("crash")),
+            good,
+        )
+        async with lab.running(handler):
+            await lab.until_sunk(4)
+            dead = await lab.dead()
+            assert len(dead) == 4
+        failures = {envelope.request_id: envelope.payload.failure for envelope in await lab.sunk()}
+        assert failures["good"] is None
+        assert {id: failure.reason for id, failure in failures.items() if failure} == {
+            "broken-json": Reason.UNDECODABLE, "wrong-schema": Reason.UNDECODABLE, "crash": Reason.HANDLER_CRASHED,
+        }
+        causes = {record.value: record for record in dead}
+        assert causes[b"{not json"].key == b"broken-json"
+        assert causes[b"{not json"].header(DeadHeader.REASON) == "undecodable"
+        crash = next(record for record in dead if record.header(DeadHeader.REASON) == "handler_crashed")
+        assert (crash.header(DeadHeader.ERROR), crash.header(DeadHeader.TRIES)) == ("ValueError", "3")
+        assert handler.handled.count("crash") == 3
+        assert not any(b"the prompt" in value for record in dead for _, value in record.headers)
+
+    run_lab(main)
+
+
+def test_an_awaitable_handler_that_recovers_on_the_second_try_leaves_no_dead_letter(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            if handler.handled.count(envelope.request_id) < 2:
+                raise OSError("passing")
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
+        await lab.feed_requests("once-more")
+        async with lab.running(handler):
+            await lab.until_sunk(1)
+        assert await lab.dead() == []
+
+    run_lab(main)
+
+
+def test_an_output_over_the_limit_of_a_record_fails_its_own_request_only(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            if envelope.request_id != "big":
+                return handler.passed(envelope)
+            grown = envelope.model_copy(update={"metadata": {"note": "x" * 1_048_577}})
+            return Emit((Out(lab.sink, grown),))
+
+        handler._behaviour = behave
+        await lab.feed_requests("big", "small")
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(2)
+        failures = {envelope.request_id: envelope.payload.failure for envelope in sunk}
+        assert failures["small"] is None
+        assert failures["big"] is not None
+        assert failures["big"].reason is Reason.TOO_LARGE
+
+    run_lab(main)
+
+
+def test_a_request_past_its_deadline_expires_without_being_handled(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        await lab.feed(lab.record(lab.envelope("late", deadline_in_ms=-1)), lab.record(lab.envelope("in-time")))
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(2)
+        failures = {envelope.request_id: envelope.payload.failure for envelope in sunk}
+        assert failures["late"] is not None
+        assert failures["late"].reason is Reason.DEADLINE_PASSED
+        assert handler.handled == ["in-time"]
+
+    run_lab(main)
+
+
+def test_too_many_rejects_stop_the_stage_before_it_drains_its_topic(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        identity = lab.record(lab.envelope("x")).headers
+        await lab.feed(*(Output(lab.source.name, b"k%d" % n, b"rubbish", identity) for n in range(300)))
+        runner = Runner(lab.stage, LabHandler(lab), lab.broker, RunnerOptions(poll_ms=20), lab.clock)
+        with pytest.raises(DeadLetterCapError, match="of the last"):
+            await runner.run(asyncio.Event())
+        assert len(await lab.dead()) < 60
+
+    run_lab(main)
+
+
+def test_a_topic_outside_the_stages_row_ends_the_stage_at_once(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab, lambda envelope, context: Emit((Out(RESULTS, envelope),)))
+        await lab.feed_requests("r0")
+        runner = Runner(lab.stage, handler, lab.broker, RunnerOptions(poll_ms=20), lab.clock)
+        with pytest.raises(ForeignTopicError, match="may not write results"):
+            await runner.run(asyncio.Event())
+
+    run_lab(main)
+
+
+def test_a_held_record_lets_only_its_own_request_pass_until_that_is_finished(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            first = envelope.request_id == "first" and not envelope.id.endswith("/again")
+            return Hold(()) if first else handler.passed(envelope)
+
+        handler._behaviour = behave
+        await lab.feed_requests("first", key="one")
+        await lab.feed_requests("second", key="one")
+        await lab.feed_requests("other", key="two")
+        async with lab.running(handler):
+            await lab.until_sunk(1)
+            assert handler.handled.count("second") == 0
+            again = lab.envelope("first", "one")
+            await lab.feed(lab.record(again.model_copy(update={"id": "first/again"})))
+            sunk = await lab.until_sunk(3)
+        assert [e.request_id for e in sunk if e.key == "one"] == ["first", "second"]
+
+    run_lab(main)
+
+
+def test_a_held_record_is_read_again_after_a_crash(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        await lab.feed_requests("held", "done")
+        first = LabHandler(lab)
+        first._behaviour = lambda e, c: Hold(()) if e.request_id == "held" else first.passed(e)
+        async with lab.crashing(first):
+            await lab.until_sunk(1)
+            await asyncio.sleep(0.3)
+        second = LabHandler(lab)
+        async with lab.running(second):
+            await lab.until_sunk(2)
+        assert second.handled == ["held"]
+
+    run_lab(main)
+
+
+def test_replicas_that_come_and_go_lose_nothing(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        ids = [f"r{n:04}" for n in range(600)]
+        first, second, third = LabHandler(lab), LabHandler(lab), LabHandler(lab)
+
+        async def feed() -> None:
+            for start in range(0, 600, 20):
+                await lab.feed_requests(*ids[start : start + 20])
+                await asyncio.sleep(0.02)
+
+        async with lab.running(first):
+            feeding = asyncio.create_task(feed())
+            async with lab.running(second):
+                await lab.until(lambda: second.handled)
+            async with lab.crashing(third):
+                await lab.until(lambda: third.handled)
+            await feeding
+            sunk = await lab.until_sunk(600)
+        assert {envelope.request_id for envelope in sunk} == set(ids)
+
+    run_lab(main)
+
+
+def test_a_call_under_way_survives_a_rebalance_that_leaves_its_partition_here(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {"slow"}, 2.0)
+        record = lab.record(lab.envelope("slow"))
+        async with lab.running(handler, revoke_drain_ms=50):
+            await lab.feed(lab.record(lab.envelope("warm")), Output(record.topic, record.key, record.value, record.headers, 0))
+            await lab.until_sunk(1)
+            await asyncio.sleep(0.3)
+            other = LabHandler(lab)
+            async with lab.running(other, revoke_drain_ms=50):
+                await lab.until_sunk(2)
+        assert (handler.handled + other.handled).count("slow") <= 2
+        assert len([e for e in await lab.sunk() if e.request_id == "slow"]) <= 2
+
+    run_lab(main)
+
+
+@pytest.mark.parametrize("faults", ["none", "joins and leaves", "crashes"])
+def test_a_transactional_stage_writes_each_result_once(run_lab: RunLab, faults: str) -> None:
+    async def main(lab: Lab) -> None:
+        ids = [f"r{n:04}" for n in range(400)]
+
+        async def feed() -> None:
+            for start in range(0, 400, 20):
+                await lab.feed_requests(*ids[start : start + 20])
+                await asyncio.sleep(0.05)
+
+        async with lab.running(LabHandler(lab, transactional=True), flush_interval_ms=5):
+            feeding = asyncio.create_task(feed())
+            other = LabHandler(lab, transactional=True)
+            if faults == "joins and leaves":
+                async with lab.running(other):
+                    await lab.until(lambda: other.handled)
+            elif faults == "crashes":
+                async with lab.crashing(other):
+                    await lab.until(lambda: other.handled)
+            await feeding
+            await lab.until_sunk(400)
+        assert sorted(envelope.request_id for envelope in await lab.sunk()) == ids
+
+    run_lab(main)
+
+
+def test_a_zombie_that_wakes_up_writes_nothing_twice(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        ids = [f"r{n:03}" for n in range(100)]
+        asleep, notice = asyncio.Event(), asyncio.Event()
+        zombie, heir = LabHandler(lab, transactional=True), LabHandler(lab, transactional=True)
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            await asleep.wait()
+            return zombie.passed(envelope)
+
+        zombie._behaviour = behave
+        await lab.feed_requests(*ids)
+        async with lab.running(zombie) as runner:
+            await lab.until(lambda: len(zombie.handled) == 100)
+            assert runner._session is not None
+            await lab.expel(runner._session._consumer, notice)
+            async with lab.running(heir):
+                await lab.until_sunk(100)
+                asleep.set()                       # the zombie finishes what it held, before it learns that it is one
+                await asyncio.sleep(0.5)
+                notice.set()
+                await lab.feed_requests("after")
+                await lab.until_sunk(101)
+        assert sorted(e.request_id for e in await lab.sunk()) == ["after", *ids]
+
+    run_lab(main)
+
+
+def test_a_dropped_record_is_finished_and_writes_nothing(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        handler._behaviour = lambda e, c: Drop("twice") if e.request_id == "dup" else handler.passed(e)
+        await lab.feed_requests("dup", "one")
+        async with lab.running(handler):
+            await lab.until_sunk(1)
+        again = LabHandler(lab)
+        async with lab.running(again):
+            await lab.feed_requests("two")
+            await lab.until_sunk(2)
+        assert again.handled == ["two"]
+
+    run_lab(main)

@@ -1,0 +1,142 @@
+"""Whatever the catalogue, the fleet and the task: what a plan may never say."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.config import CAPABILITIES, Backend, Model
+from schemas.messages import Circuit, Features, FleetEntry
+from services.router.decide import Decision, Limits, decide
+from services.router.offers import offers_of, options_of
+from shared.catalogue import Catalogue, cost_microusd
+from tests.support.builders import a_backend, a_catalogue, a_fleet_entry, a_model, some_features
+
+NAMES = ("a", "b", "c", "d", "e")
+CAPABILITY_SETS = st.lists(st.sampled_from(CAPABILITIES[:3]), unique=True, max_size=3).map(lambda found: tuple(sorted(found)))
+PRICES = st.decimals(min_value=0, max_value=100, places=3).map(str)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    return a_model(
+        quality=draw(st.floats(0, 1)),
+        context_tokens=draw(st.integers(1_000, 50_000)),
+        output_tokens_max=draw(st.integers(1, 5_000)),
+        capabilities=draw(CAPABILITY_SETS),
+    )
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> Catalogue:
+    known = draw(st.dictionaries(st.sampled_from(NAMES), models(), min_size=2))
+    backends: dict[str, Backend] = {}
+    for name in known:
+        for place in draw(st.lists(st.sampled_from("xyz"), unique=True, min_size=1) | st.just([])):
+            backends[f"{name}-{place}"] = a_backend(name, draw(PRICES), draw(PRICES))
+    return a_catalogue(known, backends)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> dict[str, FleetEntry]:
+    names = draw(st.lists(st.sampled_from([f"{name}-{place}" for name in NAMES for place in "xyz"]), unique=True))
+    p95_ms = st.none() | st.floats(1, 20_000)
+    return {
+        name: a_fleet_entry(name, draw(st.sampled_from(list(Circuit))), draw(p95_ms), draw(st.integers(0, 50))) for name in names
+    }
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Features:
+    return some_features(
+        tokens_in=draw(st.integers(1, 1_000) | st.integers(1, 20_000)),
+        tokens_out=draw(st.integers(1, 2_000)),
+        tokens_out_max=draw(st.integers(1, 5_000)),
+        needs=draw(st.just(()) | CAPABILITY_SETS),
+    )
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limits:
+    return Limits(
+        quality_min=draw(st.floats(0, 1)),
+        time_left_ms=draw(st.integers(5_000, 20_000)),
+        candidates_max=draw(st.integers(1, 4)),
+        budget_left_microusd=draw(st.none() | st.integers(10_000, 2_000_000)),
+        allowed=draw(st.just(()) | st.lists(st.sampled_from(NAMES), unique=True, min_size=2).map(tuple)),
+        pinned=draw(st.none() | st.none() | st.sampled_from(NAMES)),
+        stronger_than=draw(st.just(()) | st.lists(st.sampled_from(NAMES), unique=True, max_size=2).map(tuple)),
+    )
+
+
+def made(catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits) -> Decision:
+    return decide(task, options_of(offers_of(catalogue), fleet), bounds)
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_no_plan_names_a_model_that_cannot_or_may_not_serve(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    for candidate in made(catalogue, fleet, task, bounds).candidates:
+        model = catalogue.models[candidate.model]
+        assert set(task.needs) <= set(model.capabilities)
+        assert task.tokens_in + min(task.tokens_out_max, model.output_tokens_max) <= model.context_tokens
+        assert candidate.backends
+        assert set(candidate.backends) <= set(catalogue.backends_of(candidate.model))
+        assert all(fleet[name].circuit is not Circuit.OPEN for name in candidate.backends if name in fleet)
+        assert not bounds.allowed or candidate.model in bounds.allowed
+        assert bounds.pinned in (None, candidate.model)
+        tried = [catalogue.models[name].quality for name in bounds.stronger_than if name in catalogue.models]
+        assert all(candidate.quality > quality for quality in tried)
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_no_candidate_can_cost_more_than_is_left_whatever_its_backends_charge(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    for candidate in made(catalogue, fleet, task, bounds).candidates:
+        if bounds.budget_left_microusd is not None:
+            assert candidate.cost_max_microusd <= bounds.budget_left_microusd
+        tokens_out = min(task.tokens_out_max, catalogue.models[candidate.model].output_tokens_max)
+        for name in candidate.backends:
+            charged = cost_microusd(catalogue.backends[name].prices, task.tokens_in * 5 // 2, tokens_out)
+            assert charged <= candidate.cost_max_microusd
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_the_same_inputs_make_the_same_plan_in_whatever_order_they_came(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    reordered = Catalogue(
+        version=catalogue.version,
+        models=dict(reversed(list(catalogue.models.items()))),
+        backends=dict(reversed(list(catalogue.backends.items()))),
+        tenants=catalogue.tenants,
+        policies=catalogue.policies,
+    )
+    backwards = dict(reversed(fleet.items()))
+    assert made(catalogue, fleet, task, bounds) == made(reordered, backwards, task, bounds)
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_every_model_is_a_candidate_or_beyond_the_limit_or_left_out_for_a_reason(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    decision = made(catalogue, fleet, task, bounds)
+    named = [candidate.model for candidate in decision.candidates]
+    excluded = {left_out.model for left_out in decision.excluded}
+    assert len(named) == len(set(named))
+    assert not excluded & set(named)
+    unnamed = len(catalogue.models) - len(excluded) - len(named)
+    assert unnamed == 0 or len(named) >= bounds.candidates_max
+    assert (decision.failure is None) == bool(named)
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_a_model_good_enough_is_never_behind_a_dearer_or_weaker_one(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    candidates = made(catalogue, fleet, task, bounds).candidates[: bounds.candidates_max]
+    good = [candidate for candidate in candidates if candidate.quality >= bounds.quality_min]
+    assert list(candidates[: len(good)]) == good
+    assert [candidate.cost_microusd for candidate in good] == sorted(candidate.cost_microusd for candidate in good)
+    rest = [candidate.quality for candidate in candidates[len(good) :]]
+    assert rest == sorted(rest, reverse=True)

@@ -1,0 +1,91 @@
+"""What a successor learns from the log, and what it must not forget or do twice."""
+
+from schemas.envelope import Envelope
+from schemas.messages import Attempt, AttemptPhase, Completion, FailureClass, Task
+from schemas.topology import ATTEMPTS, COMPLETIONS
+from services.executor.takeover import Takeover, orphaned
+from shared import ids
+from shared.broker import Output
+from shared.outcome import Out
+from tests.support.builders_executor import T0_MS, Bench, Script, a_bench, an_attempt, an_envelope, ok
+
+PLAN = ids.plan_id("r1", 0)
+
+
+async def a_log() -> Bench:
+    return await a_bench(Script(ok()))
+
+
+def started(number: int = 0, **fields: object) -> Attempt:
+    return an_attempt(failure=None, number=number, **({"phase": AttemptPhase.STARTED, "finished_ms": None} | fields))
+
+
+def line(attempt: Attempt) -> Out:
+    return Out(ATTEMPTS, attempt, "r1")
+
+
+def completion(request: str = "r1") -> Out:
+    envelope = an_envelope(request=request)
+    payload = Completion(plan_id=envelope.id, plan_number=0, task=Task())
+    return Out(COMPLETIONS, envelope.forward(Envelope[Completion], ids.completion_id(envelope.id), payload))
+
+
+async def test_a_completion_in_the_log_completes_the_plan() -> None:
+    log = await a_log()
+    await log.ledger.log(line(started()), completion())
+    takeover = Takeover(log.broker)
+    assert await takeover.is_completed(0, PLAN, T0_MS)
+    assert takeover.attempts(0, PLAN) == []
+
+
+async def test_open_and_finished_attempts_of_an_open_plan_are_known() -> None:
+    log = await a_log()
+    failed = an_attempt("a", number=0)
+    await log.ledger.log(line(started(0)), line(failed), line(started(1, backend="b")))
+    takeover = Takeover(log.broker)
+    assert not await takeover.is_completed(0, PLAN, T0_MS)
+    assert takeover.attempts(0, PLAN) == [failed, started(1, backend="b")]
+
+
+async def test_a_late_started_line_does_not_reopen_an_attempt() -> None:
+    takeover = Takeover((await a_log()).broker)
+    takeover.note(0, an_attempt())
+    takeover.note(0, started())
+    assert takeover.attempts(0, PLAN) == [an_attempt()]
+
+
+async def test_what_was_remembered_of_a_lost_partition_is_read_again() -> None:
+    log = await a_log()
+    takeover = Takeover(log.broker)
+    assert not await takeover.is_completed(0, PLAN, T0_MS)
+    await log.ledger.log(completion())   # by another owner
+    assert not await takeover.is_completed(0, PLAN, T0_MS)
+    takeover.forget({0})
+    assert await takeover.is_completed(0, PLAN, T0_MS)
+
+
+async def test_a_plan_completed_here_is_known_without_reading() -> None:
+    takeover = Takeover((await a_log()).broker)
+    assert not await takeover.is_completed(0, PLAN, T0_MS)
+    takeover.note(0, started())
+    takeover.complete(0, PLAN, T0_MS)
+    assert await takeover.is_completed(0, PLAN, T0_MS)
+    assert takeover.attempts(0, PLAN) == []
+
+
+async def test_a_ledger_line_that_cannot_be_read_is_skipped() -> None:
+    log = await a_log()
+    producer = await log.broker.producer()
+    await (await producer.send(Output(ATTEMPTS.name, b"r1", b"{", (), 0)))
+    await log.ledger.log(line(started()))
+    takeover = Takeover(log.broker)
+    assert not await takeover.is_completed(0, PLAN, T0_MS)
+    assert takeover.attempts(0, PLAN) == [started()]
+
+
+def test_an_orphan_is_closed_with_an_unknown_cost() -> None:
+    closed = orphaned(started(cost_max_microusd=900), T0_MS + 5)
+    assert closed.phase is AttemptPhase.FINISHED
+    assert closed.failure is FailureClass.ORPHANED
+    assert (closed.cost_known, closed.cost_microusd, closed.cost_max_microusd) == (False, 0, 900)
+    assert closed.finished_ms == T0_MS + 5
