@@ -43,8 +43,8 @@ class Envelope(Fact, Generic[P]):
     payload: P
 
     def forward(self, kind: "type[Envelope[Q]]", id: str, payload: Q, spent_microusd: int | None = None) -> "Envelope[Q]":
-        """The same request one hop on. Built without validation: every part was validated where it was made."""
-        return kind.model_construct(
+        """The same request one hop on."""
+        return kind(
             id=id,
             request_id=self.request_id,
             key=self.key,

@@ -183,7 +183,10 @@ class Tried(Fact):
 
 
 class Usage(Fact):
-    """Tokens as the provider counted them; `estimated` when it did not say. `tokens_in` includes cached tokens, `tokens_out` reasoning."""
+    """Tokens as the provider counted them; `estimated` when it did not say.
+
+    `tokens_in` includes cached tokens, `tokens_out` reasoning tokens.
+    """
 
     tokens_in: int = 0
     tokens_out: int = 0

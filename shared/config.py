@@ -46,6 +46,8 @@ class Settings(BaseModel):
     replica_index: int = Field(0, ge=0)
     """Number of this replica; by default the end of a StatefulSet pod's HOSTNAME (intake-3: 3), else 0."""
 
+    http_host: str = "127.0.0.1"
+    """Address that intake and the health endpoints listen on; 0.0.0.0 inside a container."""
     http_port: int = Field(8080, ge=0, le=65535)
     """Where intake listens for requests; 0: any free port."""
     health_port: int = Field(0, ge=0, le=65535)

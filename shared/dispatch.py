@@ -5,6 +5,7 @@ Plain handlers run in place; awaitable ones as tasks. Never commits, never polls
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from shared.errors import BatonError, DeadLetterCapError, ForeignTopicError, Rec
 from shared.handler import Context, Handler
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
+from shared.trace import taken_on
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,8 @@ class Dispatcher:
             return
         self.in_flight += 1
         work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
-        context = Context(record, _trace_of(record), self._writer, self._check_alive)
+        trace = _users_trace(record) if self._raw else _trace_of(record)
+        context = Context(record, trace, self._writer, self._check_alive)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
             work.request_id, work.key = subject.request_id, subject.key
@@ -250,7 +253,12 @@ class Dispatcher:
             outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
             outs = outcome.outputs
         self._note_reject(isinstance(outcome, Reject))
-        outputs += await self._encoded(work, outs, context)
+        try:
+            outputs += await self._encoded(work, outs, context)
+        except RecordTooLargeError as error:
+            # Nobody to tell: the record names no request. It must not end the stage again and again.
+            log.error("an output does not fit its topic: %s", error)
+            outputs.append(dead_letter(self._stage, context.record, Reject(Reason.TOO_LARGE, "output"), self._tries_max))
         if self._lines and work.key:
             line = self._lines.get((work.partition, work.key))
             if line is not None and line.held and line.held[0].request_id == work.request_id:
@@ -262,24 +270,27 @@ class Dispatcher:
         for out in outs:
             try:
                 output = self._writer.output(out, context.trace)
-            except RecordTooLargeError:
-                output = self._too_large(out, context)
+            except RecordTooLargeError as error:
+                smaller = self._smaller(out, context, error)
+                if smaller is None:
+                    continue
+                output = smaller
             if out.topic.name in self._immediate:
                 await self._writer.send_raw(output)
             else:
                 outputs.append(output)
         return outputs
 
-    def _too_large(self, out: Out, context: Context) -> Output:
-        """A record that would not fit: the request fails in its place, as small as its identity."""
-        envelope = identity_of(context.record)
+    def _smaller(self, out: Out, context: Context, error: RecordTooLargeError) -> Output | None:
+        """In place of a record that would not fit: the request's failure, as small as its identity."""
+        envelope = None if self._raw else identity_of(context.record)   # a user's headers name nobody
         if envelope is None:
-            raise RecordTooLargeError(f"{out.topic.name}: too large, and its source has no identity")
+            raise error
         failure = Failure(
             reason=Reason.TOO_LARGE, stage=self._stage.name, message="the request grew over the limit of a record"
         )
-        (replacement, *_) = self._handler.failed(envelope, failure)
-        return self._writer.output(replacement, context.trace)
+        instead = (each for each in self._handler.failed(envelope, failure) if each.topic is out.topic)
+        return next((self._writer.output(each, context.trace) for each in instead), None)
 
     async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
         line = self._lines.setdefault((work.partition, work.key), _Line())
@@ -350,6 +361,11 @@ class Dispatcher:
 
 def _trace_of(record: Record) -> Headers:
     return tuple(header for header in record.headers if header[0] in _TRACE)
+
+
+def _users_trace(record: Record) -> Headers:
+    """A user's trace context if it is valid, else a new one: every accepted request has a trace."""
+    return taken_on(record.header(Header.TRACEPARENT), record.header(Header.TRACESTATE), secrets.token_bytes(24))
 
 
 def identity_of(record: Record) -> Envelope[Fact] | None:

@@ -23,6 +23,7 @@ class LogIndex:
         self._topic = topic
         self._fold = fold
         self._since_ms: dict[int, float] = {}
+        self._floor_ms: dict[int, int] = {}
         self._locks: dict[int, asyncio.Lock] = {}
 
     def covers(self, partition: int, since_ms: int) -> bool:
@@ -35,7 +36,7 @@ class LogIndex:
             if self.covers(partition, since_ms):
                 return
             await self.scan(partition, since_ms, self._fold)
-            self._since_ms[partition] = since_ms
+            self._since_ms[partition] = max(since_ms, self._floor_ms.get(partition, 0))
 
     async def scan(self, partition: int, since_ms: int, fold: Callable[[Record], None]) -> None:
         """Fold what is in the log now, without remembering that it was read."""
@@ -52,11 +53,13 @@ class LogIndex:
         """Another replica may have owned these: what was read of them is stale."""
         for partition in partitions:
             self._since_ms.pop(partition, None)
+            self._floor_ms.pop(partition, None)
 
     def raise_floor(self, partition: int, since_ms: int) -> None:
         """Memory was given up: from now on only what was logged at or after this time is covered."""
+        floor_ms = self._floor_ms[partition] = max(self._floor_ms.get(partition, 0), since_ms)
         if partition in self._since_ms:
-            self._since_ms[partition] = max(self._since_ms[partition], since_ms)
+            self._since_ms[partition] = max(self._since_ms[partition], floor_ms)
 
 
 class SeenIds:
@@ -67,6 +70,9 @@ class SeenIds:
         self._id_of = id_of
         self._ids_max = ids_max
         self._ids: dict[int, OrderedDict[str, int]] = {}
+        self._wanted: dict[int, dict[str, int]] = {}
+        self._found: dict[int, set[str]] = {}
+        self._scanning: dict[int, asyncio.Lock] = {}
 
     def covers(self, partition: int, since_ms: int) -> bool:
         return self._index.covers(partition, since_ms)
@@ -77,14 +83,26 @@ class SeenIds:
 
     async def lookup(self, partition: int, id: str, since_ms: int) -> bool:
         """Whether the log holds the id, reading back as far as needed."""
+        if not self.covers(partition, since_ms) and len(self._ids.get(partition, ())) < self._ids_max:
+            await self._index.cover(partition, since_ms)
         if self.has(partition, id):
             return True
-        if len(self._ids.get(partition, ())) < self._ids_max:
-            await self._index.cover(partition, since_ms)
-            return self.has(partition, id)
-        found: set[str | None] = set()
-        await self._index.scan(partition, since_ms, lambda record: found.add(self._id_of(record)))
-        return id in found
+        if self.covers(partition, since_ms):
+            return False
+        return await self._scanned_for(partition, id, since_ms)
+
+    async def _scanned_for(self, partition: int, id: str, since_ms: int) -> bool:
+        """Memory is full: read the log without remembering it. One scan serves everybody who waits when it begins."""
+        wanted = self._wanted.setdefault(partition, {})
+        wanted[id] = min(since_ms, wanted.get(id, since_ms))
+        async with self._scanning.setdefault(partition, asyncio.Lock()):
+            if id in wanted:
+                asked = dict(wanted)
+                wanted.clear()
+                found: set[str | None] = set()
+                await self._index.scan(partition, min(asked.values()), lambda record: found.add(self._id_of(record)))
+                self._found[partition] = asked.keys() & found
+            return id in self._found.get(partition, ())
 
     def add(self, partition: int, id: str, logged_ms: int) -> None:
         """Remember an id that is now, or is about to be, in the log."""

@@ -95,7 +95,8 @@ def run_service(stage_name: str, make_handler: Callable[[World], Handler]) -> No
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
-        sys.exit(f"{stage_name}: {error}")
+        sys.stderr.write(f"{stage_name}: {error}\n")
+        sys.exit(EXIT_SETTINGS)
     log.set_up(stage_name, instance, settings.log_level)
     try:
         uvloop.run(_serve(stage_named(stage_name), make_handler, settings, instance))
@@ -126,7 +127,7 @@ async def _serve(
     health = None
     if settings.health_port:
         health = await serve_health(
-            settings.health_port, runner.is_live, lambda: runner.is_ready() and all(t.ready for t in tables)
+            settings.health_port, runner.is_live, lambda: runner.is_ready() and all(t.ready for t in tables), settings.http_host
         )
     try:
         if not await _broker_reached(broker, stage, tables, stop, settings):

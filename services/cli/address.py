@@ -18,7 +18,7 @@ from services.cli.broker import state_file
 from services.cli.broker_state import command_line, read_state
 from services.cli.jvm import run_dir
 from shared.config import Settings, environment
-from shared.errors import BatonError, SettingsError
+from shared.errors import BatonError, BrokerUnavailableError, SettingsError
 from shared.kafka import KafkaBroker
 from shared.service import kafka_options
 
@@ -27,7 +27,8 @@ BOOTSTRAP = "KAFKA_BOOTSTRAP_SERVERS"
 T = TypeVar("T")
 
 bootstrap_option = click.option(
-    "--bootstrap", metavar="HOST:PORT", help=f"Kafka to talk to. Default: {BOOTSTRAP}, else a running `baton up` or `baton broker`."
+    "--bootstrap", metavar="HOST:PORT",
+    help=f"Kafka to talk to. Default: {BOOTSTRAP}, else that of the running `baton up` or `baton broker start`.",
 )
 
 
@@ -78,16 +79,18 @@ def known_settings(bootstrap: str | None = None) -> Settings:
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[KafkaBroker]:
-    """A broker for one command."""
+    """A broker for one command. Raises BrokerUnavailableError with the address."""
     broker = KafkaBroker(kafka_options(settings, "baton-cli"))
     try:
         yield broker
+    except BrokerUnavailableError as error:
+        raise BrokerUnavailableError(f"the Kafka at {settings.kafka_bootstrap_servers} does not answer: {error}") from None
     finally:
         await broker.close()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Baton's own errors become one line on the terminal, and so does Ctrl-C none."""
+    """Run a command's coroutine; Baton's own errors become one line on the terminal."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters comes as an error of the call
     try:
         return asyncio.run(main)

@@ -31,6 +31,7 @@ STEADY_S = 30.0                 # who ran that long starts with a short pause ag
 RESTARTS_AT_START_MAX = 3
 LOG_LINES_SHOWN = 8
 LOG_LINE_CHARS_MAX = 400
+UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
 
 # Waits until our end of its standard input closes, which the kernel does however this process ends; one for all children.
 GUARD = """
@@ -98,8 +99,9 @@ class Child:
     restarts: int = 0
 
     @property
-    def module(self) -> str:
-        return self.command[2]
+    def service(self) -> str:
+        """Its name without the number of the replica."""
+        return self.name.rstrip("0123456789").removesuffix("-")
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -121,13 +123,22 @@ class Child:
 class Processes:
     """Children by name (`router-0`). Use it as a context manager, or call stop().
 
-    `env` is the environment of every child; `say` hears of each that ended by itself.
+    `env` is the environment of every child; `say` hears of each that ended by itself; `order` is that of stopping.
     """
 
-    def __init__(self, env: Mapping[str, str], log_dir: Path, say: Say = click.echo) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        log_dir: Path,
+        say: Say = click.echo,
+        order: Sequence[str] = UPSTREAM_FIRST,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+    ) -> None:
         self._env = dict(env)
         self._log_dir = log_dir
         self._say = say
+        self._order = order
+        self._stop_timeout_s = stop_timeout_s
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()
         self._ending = threading.Event()
@@ -136,32 +147,26 @@ class Processes:
         self._supervisor.start()
         log_dir.mkdir(parents=True, exist_ok=True)
 
-    def start(
-        self,
-        name: str,
-        module: str,
-        replica: int = 0,
-        arguments: Sequence[str] = (),
-        ready: tuple[int, str] | None = None,
-        **env: str,
-    ) -> str:
-        """Start `python -m module` as `name-replica`, which is returned. Free ports are chosen unless `env` has them.
-
-        `ready` is the port and path that answers 200 when it is ready, for what has no BATON_HEALTH_PORT.
+    def start(self, name: str, module: str, replica: int = 0, **env: str) -> str:
+        """Start the service `python -m module` as `name-replica`, which is returned. Its ports are free ones unless `env`,
+        which comes above that of all children, has them. It is ready when `/readyz` at its BATON_HEALTH_PORT says so.
         """
-        key = f"{name}-{replica}"
         health_port, http_port = free_ports(2)
         own = {"BATON_HEALTH_PORT": str(health_port), "BATON_HTTP_PORT": str(http_port), "BATON_REPLICA": str(replica)} | env
-        log_file = self._log_dir / f"{key}.log"
+        return self.run(f"{name}-{replica}", [module], (int(own["BATON_HEALTH_PORT"]), "/readyz"), own)
+
+    def run(self, name: str, arguments: Sequence[str], ready: tuple[int, str], env: Mapping[str, str] | None = None) -> str:
+        """Start any Python module with arguments; ready when `ready`, a port and a path, answers 200."""
+        log_file = self._log_dir / f"{name}.log"
         log_file.write_bytes(b"")
-        command = [sys.executable, "-m", module, *arguments]
-        ready_port, ready_path = ready or (int(own["BATON_HEALTH_PORT"]), "/readyz")
         with self._lock:
-            assert key not in self._children, f"{key} runs already"
-            full = self._env | own
-            process = self._launch(command, full, log_file)
-            self._children[key] = Child(key, command, full, log_file, ready_port, ready_path, process, time.monotonic())
-        return key
+            if name in self._children:
+                raise ValueError(f"{name} runs already; stop it first, or choose another replica")
+            command = [sys.executable, "-m", *arguments]
+            own = self._env | dict(env or {})
+            process = self._launch(command, own, log_file)
+            self._children[name] = Child(name, command, own, log_file, *ready, process, time.monotonic())
+        return name
 
     def pid(self, name: str) -> int:
         """Of the process that runs under the name now; it changes with a restart."""
@@ -207,13 +212,13 @@ class Processes:
     def stop(self, *names: str) -> None:
         """Stop those named, or all and the supervision with them: upstream first, so that what is in flight is finished.
 
-        Each drains on SIGTERM; what is left after STOP_TIMEOUT_S, or when this is interrupted, gets SIGKILL.
+        Each drains on SIGTERM; what is left after `stop_timeout_s` in all, or when this is interrupted, gets SIGKILL.
         """
         with self._lock:
             ending = [self._children.pop(name) for name in names or list(self._children)]
-        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        deadline_s = time.monotonic() + self._stop_timeout_s
         try:
-            for _, replicas in groupby(sorted(ending, key=_place), key=_place):
+            for _, replicas in groupby(sorted(ending, key=self._place), key=self._place):
                 _end(list(replicas), deadline_s)
         finally:
             for child in ending:
@@ -264,6 +269,10 @@ class Processes:
             child.pause_s = min(2 * child.pause_s, RESTART_S[1])
             child.restarts += 1
 
+    def _place(self, child: Child) -> int:
+        """What is not in the order, such as a provider, comes last."""
+        return self._order.index(child.service) if child.service in self._order else len(self._order)
+
     def _raise_if_hopeless(self, names: Sequence[str]) -> None:
         for name in names:
             child = self._children[name]
@@ -274,12 +283,6 @@ class Processes:
     def _log(self, name: str) -> str:
         child = self._children[name]
         return f"{child.log_file}:\n{child.last_lines()}"
-
-
-def _place(child: Child) -> int:
-    """Upstream before downstream; what is no stage, such as a provider, last."""
-    modules = [stage.module for stage in STAGES]
-    return modules.index(child.module) if child.module in modules else len(modules)
 
 
 def _end(children: Sequence[Child], deadline_s: float) -> None:

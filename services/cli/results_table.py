@@ -14,8 +14,6 @@ from rich.text import Text
 
 from schemas.messages import Lane, Result, Status
 
-HTTP_PATHS = {True: "/v1/chat/completions", False: "/v1/requests?wait=30"}
-
 
 @dataclass(frozen=True)
 class Example:
@@ -140,7 +138,9 @@ def models(result: Result) -> str:
 # The table ----------------------------------------------------------------------------------------------------------
 
 WIDTH_MIN = 100
-_COLUMNS = (("", 2), ("request", 36), ("lane", 11), ("model", 12), ("why", 0), ("calls", 5), ("ms", 6), ("USD", 8), ("result", 11))
+_COLUMNS = (
+    ("", 1), ("request", 38), ("lane", 11), ("model", 21), ("why", 0), ("calls", 5), ("ms", 6), ("USD", 8), ("result", 11),
+)   # names and widths; 0 takes what is left
 _RIGHT = ("calls", "ms", "USD")
 
 

@@ -7,8 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import orjson
@@ -19,15 +18,11 @@ from services.cli.address import bootstrap_option, connected, known_settings, ru
 from services.cli.results_table import explained, models, usd
 from shared.broker import Broker, Output, Producer, Reader, Record
 from shared.codec import decode
-from shared.errors import BatonError
 from shared.ids import request_id_of_record
 
 POLL_MS = 200
 WAIT_S = 120.0
-
-
-class UnansweredError(BatonError):
-    """No result in time; the request is accepted all the same."""
+GRACE_S = 10.0          # `expired` comes a little after the deadline
 
 
 @dataclass
@@ -83,7 +78,7 @@ def record_of(body: bytes, ordering_key: str | None = None) -> Output:
 
 @click.command("send")
 @click.argument("prompt", required=False)
-@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON lines to send instead; - is stdin.")
+@click.option("--file", type=click.File("rb"), help="JSON lines to send instead of a prompt; - is standard input.")
 @click.option("--model", help="Pin a model; default: Baton chooses.")
 @click.option("--priority", type=click.Choice([lane.value for lane in Lane]))
 @click.option("--deadline-ms", type=click.IntRange(1), help="Within which an answer is of use.")
@@ -92,15 +87,16 @@ def record_of(body: bytes, ordering_key: str | None = None) -> Output:
 @click.option("--ordering-key", help="Requests that share it are answered in the order sent.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the results.")
 @bootstrap_option
-def send(prompt: str | None, file: Path | None, wait: bool, bootstrap: str | None, **options: Any) -> None:
+def send(prompt: str | None, file: BinaryIO | None, wait: bool, bootstrap: str | None, **options: Any) -> None:
     """Ask something through the intake topic, and print the answer."""
     if (prompt is None) == (file is None):
         raise click.UsageError("give a prompt, or --file with JSON lines")
     if file is not None:
-        bodies = [line for line in file.read_bytes().splitlines() if line.strip()]
+        bodies = [line for line in file.read().splitlines() if line.strip()]
     else:
         bodies = [orjson.dumps({"prompt": prompt} | {name: value for name, value in options.items() if value is not None})]
-    unanswered = run(_send([_record(body) for body in bodies], wait, bootstrap))
+    wait_s = max(WAIT_S, (options["deadline_ms"] or 0) / 1000 + GRACE_S) if wait else 0
+    unanswered = run(_send([_record(body) for body in bodies], wait_s, bootstrap))
     if unanswered:
         raise click.ClickException(f"no result yet of {', '.join(unanswered)}; see: baton trace {unanswered[0]}")
 
@@ -118,24 +114,24 @@ def _is_keyed(output: Output) -> bool:
     return b'"idempotency_key"' in (output.value or b"")
 
 
-async def _send(outputs: Sequence[Output], wait: bool, bootstrap: str | None) -> list[str]:
-    """Ids of the requests that have no result in time."""
+async def _send(outputs: Sequence[Output], wait_s: float, bootstrap: str | None) -> list[str]:
+    """Ids of the requests that have no result after `wait_s`; with 0 the ids are printed instead."""
     async with connected(known_settings(bootstrap)) as broker, correspondence(broker) as line:
         ids = await line.send(outputs)
-        waiting = [id for id, output in zip(ids, outputs, strict=True) if not _is_keyed(output)]
-        if not wait:
-            click.echo("\n".join(waiting))
+        ids = [id for id, output in zip(ids, outputs, strict=True) if not _is_keyed(output)]
+        if len(ids) < len(outputs):
+            click.echo("Results of lines with an idempotency key have the id of its first use: baton tail results", err=True)
+        if not wait_s:
+            click.echo("\n".join(ids))
             return []
-        if len(waiting) < len(ids):
-            click.echo(f"{len(ids) - len(waiting)} with an idempotency key: their results have the id of the key's first use", err=True)
-        missing = set(waiting)
-        async for result, at_ms in line.answers(WAIT_S):
+        missing = set(ids)
+        async for result, at_ms in line.answers(wait_s if missing else 0):
             if result.request_id in missing:
                 missing.discard(result.request_id)
                 click.echo(text_of(result, at_ms))
             if not missing:
                 break
-        return [id for id in waiting if id in missing]
+        return [id for id in ids if id in missing]
 
 
 def text_of(result: Result, at_ms: int) -> str:

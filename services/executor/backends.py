@@ -162,8 +162,9 @@ class Backends:
         if failure is None:
             local.observe(latency_ms, now_ms)
         elif counts:
-            # A backend that fails quickly must not look quick.
-            local.observe(max(latency_ms, 2 * (local.latency_ms or LATENCY_NEWCOMER_MS)), now_ms)
+            # A backend that fails quickly must not look quick. Never from its own peak: failures in a row would compound,
+            # and it would get no traffic for minutes after it is well again.
+            local.observe(max(latency_ms, 2 * (local.p50_ms or LATENCY_NEWCOMER_MS)), now_ms)
         if failure is None or counts:
             self._judge(call.backend, local, failure is not None, now_ms)
 

@@ -46,6 +46,8 @@ from shared.service import World
 class Executor:
     """The executor's handler. Must be made inside a running event loop."""
 
+    expires_itself = True   # an expired plan may have attempts that an earlier owner left open: they are closed first
+
     def __init__(
         self,
         world: World,

@@ -117,7 +117,7 @@ def _request(endpoint: Endpoint, chat: Chat, tokens_out_max: int | None, attempt
         "POST",
         endpoint.url,
         headers=[*endpoint.headers(), (b"x-client-request-id", attempt_id.encode())],
-        content=endpoint.adapter.body(chat, endpoint.model_name, tokens_out_max),
+        stream=httpx2.ByteStream(endpoint.adapter.body(chat, endpoint.model_name, tokens_out_max)),
         extensions=_EXTENSIONS,
     )
 

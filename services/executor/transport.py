@@ -41,13 +41,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Returns when the headers are there. Raises httpx2.TransportError."""
+        """Returns when the headers are there. Raises httpx2.TransportError. The session adds host and content length."""
         try:
             response = await self._session.request(
                 request.method,
                 _url(str(request.url)),
                 headers=request.headers.multi_items(),
-                data=request.content,
+                data=await request.aread(),
                 allow_redirects=False,
                 timeout=_timeout(**request.extensions.get("timeout", {})),
             )

@@ -188,7 +188,9 @@ def _outcome(envelope: Envelope[Request]) -> Outcome:
     return Emit((out,))
 
 
-def intake(world: "World", http_host: str) -> Intake:
+def intake(world: "World") -> Intake:
     """The stage in this process's world."""
     settings = world.settings
-    return Intake(world.broker, world.clock, world.catalogue, settings.replica_index, http_host, settings.http_port)
+    return Intake(
+        world.broker, world.clock, world.catalogue, settings.replica_index, settings.http_host, settings.http_port
+    )

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from random import SystemRandom
 
+import faust
 from faust.contrib.asgi import faust_app_running
 
 from schemas.messages import FleetEntry
@@ -66,26 +67,35 @@ async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: as
     progress = Progress(monitor, SystemClock())
     health = None
     if settings.health_port:
-        health = await serve_health(settings.health_port, progress.is_live, lambda: app.tables.actives_ready)
+        health = await serve_health(settings.health_port, progress.is_live, lambda: app.tables.actives_ready, settings.http_host)
     try:
         async with faust_app_running(app, discover=False, stop_timeout=settings.drain_ms / 1000):
-            ends = [
-                asyncio.create_task(stop.wait()),
-                asyncio.create_task(app.wait()),
-                asyncio.create_task(monitor.tick(lambda: app.tables.actives_ready, owner(app))),
-                asyncio.create_task(progress.watch(broker)),
-            ]
-            done, rest = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            for task in done:
-                task.result()
-        if app.crashed:
-            raise StreamEndedError(f"the stream ended: {type(app.crash_reason).__name__}") from app.crash_reason
+            await _until_any_ends(stop, app, monitor, progress, broker)
     finally:
         if health:
             await health.cleanup()
+
+
+async def _until_any_ends(
+    stop: asyncio.Event, app: faust.App, monitor: Monitor, progress: Progress, broker: Broker
+) -> None:
+    """Raises what any of them raised, or StreamEndedError when Faust gave up."""
+    ended = asyncio.Event()
+    tasks = [
+        asyncio.create_task(stop.wait()),
+        asyncio.create_task(app.wait()),
+        asyncio.create_task(monitor.tick(ended, lambda: app.tables.actives_ready, owner(app))),
+        asyncio.create_task(progress.watch(ended, broker)),
+    ]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    ended.set()      # and cancel: the Kafka client swallows a cancellation while it closes
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
+    if app.crashed:
+        raise StreamEndedError(f"the stream ended: {type(app.crash_reason).__name__}") from app.crash_reason
 
 
 async def _topics_ready(broker: Broker, settings: Settings, stop: asyncio.Event) -> bool:

@@ -94,9 +94,11 @@ class Monitor:
         with contextlib.suppress(BrokerUnavailableError):      # statistics: not worth holding the others up
             await self._writer.send_raw(letter)
 
-    async def tick(self, may_publish: Callable[[], bool], owns: Callable[[str], bool]) -> None:
-        """Judge and publish soon after each batch and at least every TICK_S, for as long as the task lives."""
-        while True:
+    async def tick(
+        self, ended: asyncio.Event, may_publish: Callable[[], bool], owns: Callable[[str], bool]
+    ) -> None:
+        """Judge and publish soon after each batch and at least every TICK_S, until ended."""
+        while not ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._folded.wait(), TICK_S)
             self._folded.clear()
@@ -139,9 +141,9 @@ class Progress:
         self._taken = -1
         self._moved_s = clock.monotonic_s()
 
-    async def watch(self, broker: Broker) -> None:
-        """Look at the ends of the topic now and then, for as long as the task lives."""
-        while True:
+    async def watch(self, ended: asyncio.Event, broker: Broker) -> None:
+        """Look at the ends of the topic now and then, until ended."""
+        while not ended.is_set():
             try:
                 reader = await broker.reader(OBSERVATIONS.name, at_end=True)
                 try:
@@ -150,7 +152,8 @@ class Progress:
                     await reader.close()
             except BrokerUnavailableError:
                 self._moved_s = self._clock.monotonic_s()     # a restart of the monitor brings no broker back
-            await asyncio.sleep(STUCK_S / 6)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), STUCK_S / 6)
 
     def note(self, ends: int) -> None:
         if ends == self._ends or self._monitor.observations != self._taken:

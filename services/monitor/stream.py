@@ -14,6 +14,7 @@ from typing import Any
 import faust
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
+from mode.utils.queues import FlowControlEvent
 
 from schemas.topology import OBSERVATIONS, TopicSpec
 from services.monitor.monitor import STAGE, Monitor, RawTable
@@ -27,9 +28,21 @@ BATCH_S = 0.05
 CHANGELOG_BYTES_MAX = 4_194_304
 
 
+class SteadyFlow(FlowControlEvent):
+    """Resuming what flows already does nothing.
+
+    Faust resumes for the recovery of a table and once more after it, and each time it empties the queues of its agents:
+    records that came in between would be lost, unseen and later committed.
+    """
+
+    def resume(self) -> None:
+        if not self.is_active():
+            super().resume()
+
+
 def faust_app(settings: Settings) -> faust.App:
     """The app; its consumer group is the stage's."""
-    return faust.App(
+    app = faust.App(
         STAGE.group,
         broker=";".join(f"kafka://{host.strip()}" for host in settings.kafka_bootstrap_servers.split(",")),
         broker_credentials=_credentials(settings),
@@ -41,6 +54,7 @@ def faust_app(settings: Settings) -> faust.App:
         producer_compression_type="lz4",
         producer_max_request_size=CHANGELOG_BYTES_MAX,
         store="memory://",
+        Table=RingsTable,
         datadir=Path(tempfile.gettempdir()) / "baton-monitor",
         stream_recovery_delay=0,
         table_standby_replicas=0,
@@ -48,6 +62,8 @@ def faust_app(settings: Settings) -> faust.App:
         topic_disable_leader=True,
         web_enabled=False,
     )
+    app.flow_control = SteadyFlow()
+    return app
 
 
 def _credentials(settings: Settings) -> Any:
@@ -65,9 +81,20 @@ def _credentials(settings: Settings) -> Any:
     return faust.SSLCredentials(tls) if tls else None
 
 
+class RingsTable(faust.Table[bytes, bytes]):
+    """Keeps a ring's changelog on the partition of its observations: one replica owns both.
+
+    Faust's own `use_partitioner` asks a producer that knows no metadata of the changelog before its first record.
+    """
+
+    def partition_for_key(self, key: bytes) -> int | None:
+        number: int | None = self.app.consumer.key_partition(OBSERVATIONS.name, key)
+        return number
+
+
 def rings_table(app: faust.App, monitor: Monitor) -> Any:
     """The table of rings. Whenever Faust has recovered it, the monitor takes it over."""
-    table = app.Table("windows", key_type=bytes, value_type=bytes, use_partitioner=True)
+    table = app.Table("windows", key_type=bytes, value_type=bytes)
 
     async def restore() -> None:
         try:

@@ -16,14 +16,15 @@ from services.simulator.profiles import FLEETS
 @click.option("--profile", default="typical", show_default=True, type=click.Choice(list(FLEETS)))
 @click.option("--seed", default=7, show_default=True, help="Of faults and latencies, not of answers.")
 @click.option("--latency-scale", default=1.0, show_default=True, type=click.FloatRange(0), help="0 answers at once.")
-def main(name: str, port: int, invoice: Path | None, profile: str, seed: int, latency_scale: float) -> None:
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 inside a container.")
+def main(name: str, port: int, invoice: Path | None, profile: str, seed: int, latency_scale: float, host: str) -> None:
     """A stand-in AI provider that speaks OpenAI's dialect, with faults, latencies and an invoice of its own."""
-    settings = Settings(name, port, invoice, profile, seed, latency_scale)
+    settings = Settings(name, port, invoice, profile, seed, latency_scale, host)
     try:
         run(serve(settings, lambda address: click.echo(f"simulator ready on {address}")))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise click.ClickException(f"--port {port} is taken on 127.0.0.1; use another, or 0 for a free one") from None
+            raise click.ClickException(f"--port {port} is taken on {host}; use another, or 0 for a free one") from None
         raise click.ClickException(f"the simulator cannot run: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Wires the simulator: routes, control plane, invoice, listening and stopping. Bound to this machine only."""
+"""Wires the simulator: routes, control plane, invoice, listening and stopping. Bound to this machine unless told otherwise."""
 
 import asyncio
 import signal
@@ -15,7 +15,6 @@ from services.simulator.control import ControlError, Controls, read_control
 from services.simulator.invoice import Invoice
 from services.simulator.profiles import FLEETS
 
-_HOST = "127.0.0.1"
 _BODY_BYTES_MAX = 32 << 20
 _DRAIN_S = 2.0
 _PROVIDER = "{provider:[A-Za-z0-9_-]+}"
@@ -31,6 +30,7 @@ class Settings:
     profile: str = "typical"
     seed: int = 7
     latency_scale: float = 1.0
+    host: str = "127.0.0.1"
 
 
 def application(settings: Settings) -> web.Application:
@@ -83,11 +83,11 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop: asyncio.
     runner = web.AppRunner(application(settings), access_log=None, shutdown_timeout=_DRAIN_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, _HOST, settings.port)
+        site = web.TCPSite(runner, settings.host, settings.port)
         await site.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        ready(f"http://{_HOST}:{runner.addresses[0][1]}")
+        ready(f"http://{settings.host}:{runner.addresses[0][1]}")
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -69,6 +69,7 @@ class Evidence:
     invoice: Sequence[Billed]
     cut_offs: int = 0
     skew_ms: int = 0
+    lag: Mapping[str, int] = field(default_factory=dict)   # records that a consumer group had not finished when all was over
 
 
 @dataclass(slots=True)
@@ -181,6 +182,9 @@ class _Audit:
         yield from self._ledger()
         yield from self._money()
         yield self._order()
+        lag = self.seen.lag
+        yield _finding("all-consumed", "every group has finished everything it was given", len(lag),
+                       (f"{group}: {records} records behind" for group, records in lag.items() if records))
 
     # I1, R2: one result each, whoever reads -------------------------------------------------------------------------
 

@@ -49,16 +49,20 @@ class Fired:
 
 
 def schedule(seed: int, victims: Sequence[str], count: int, bounces: int, from_s: float, until_s: float) -> list[Fault]:
-    """`count` faults of processes, every one killed in turn, then every stage frozen in turn, then at random; and broker
-    bounces evenly between them. Pure: the same seed gives the same schedule."""
+    """`count` faults: every process is killed in turn, with every stage frozen once in between, then at random; and broker
+    bounces, evenly spread. Pure: the same seed gives the same schedule."""
     random = Random(seed)
-    plan = [(victim, Kind.KILL) for victim in random.sample(victims, len(victims))]
-    plan += [(victim, Kind.FREEZE) for victim in _one_per_stage(victims, random)]
+    freezes = [(victim, Kind.FREEZE) for victim in _one_per_stage(victims, random)]
+    plan: list[tuple[str, Kind]] = []
+    for victim in random.sample(victims, len(victims)):
+        plan.append((victim, Kind.KILL))
+        plan += [freezes.pop(0)] if freezes and len(plan) % 3 == 2 else []
+    plan += freezes
     while len(plan) < count:
         kind = Kind.KILL if random.random() < KILL_SHARE else Kind.FREEZE
         plan.append((random.choice([victim for victim in victims if victim != plan[-1][0]]), kind))
     gaps = [random.uniform(*SPREAD) for _ in range(count)]
-    scale = (until_s - from_s) / sum(gaps)
+    scale = (until_s - from_s) / max(sum(gaps), 1.0)
     faults, at_s = [], from_s
     for (victim, kind), gap in zip(plan, gaps, strict=False):
         faults.append(Fault(round(at_s, 2), victim, kind))

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import aiohttp
+from aiokafka.errors import KafkaError
 
 from schemas.messages import Lane
 from schemas.topology import INTAKE
@@ -109,7 +110,7 @@ class Load:
     async def _acknowledged(self, sent: "asyncio.Future[Any]", request: Sent) -> None:
         try:
             place = await sent
-        except Exception as error:
+        except KafkaError as error:
             raise LoadError(f"request {request.number} was not acknowledged: {error}") from error
         self.acknowledged.add(request_id_of_record(place.partition, place.offset, place.timestamp))
 

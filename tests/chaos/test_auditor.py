@@ -49,6 +49,7 @@ def clean() -> Evidence:
         ledger=[a, b, c, finished(a), finished(c), finished(b, None, FailureClass.ORPHANED, 3_980), again, finished(again)],
         invoice=[billed(a), billed(b), billed(c), billed(again)],
         cut_offs=1,
+        lag={"baton.output": 0},
     )
 
 
@@ -164,6 +165,10 @@ def _aborted_read(run: Evidence) -> Evidence:
     return replace(run, live=[*run.live[:2], replace(run.live[2], offset=2)])
 
 
+def _stuck(run: Evidence) -> Evidence:
+    return replace(run, lag={"baton.output": 3})
+
+
 PLANTED: dict[Callable[[Evidence], Evidence], str] = {
     _drop_result: "none-lost",
     _commit_before_produce: "none-lost",
@@ -185,6 +190,7 @@ PLANTED: dict[Callable[[Evidence], Evidence], str] = {
     _too_many_unknown: "unknown-bounded",
     _lost_by_the_broker: "accepted-in-log",
     _aborted_read: "readers-agree",
+    _stuck: "all-consumed",
 }
 
 

@@ -1,7 +1,7 @@
 """Plans, catalogues, ledgers and scripted providers for the executor's tests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -57,7 +57,7 @@ def a_backend(model: str = "small", **fields: Any) -> Backend:
     return Backend(**(defaults | fields))
 
 
-def a_catalogue(backends: Mapping[str, Backend] | None = None, version: int = 1, **models: Model) -> Catalogue:
+def a_catalogue(backends: Mapping[str, Backend] | None = None, models: Mapping[str, Model] | None = None) -> Catalogue:
     """Two backends of `small` and one of `large`, unless told otherwise."""
     if backends is None:
         backends = {
@@ -65,8 +65,8 @@ def a_catalogue(backends: Mapping[str, Backend] | None = None, version: int = 1,
             "b": a_backend(base_url="http://b.test/v1"),
             "c": a_backend("large", base_url="http://c.test/v1"),
         }
-    known = {"small": a_model(16_000), "large": a_model(200_000)} | models
-    return Catalogue(version=version, models=known, backends=backends)
+    models = models or {"small": a_model(16_000), "large": a_model(200_000)}
+    return Catalogue(version=1, models=models, backends=backends)
 
 
 def a_model(context_tokens: int, output_tokens_max: int = 4096) -> Model:
@@ -142,7 +142,7 @@ def an_entry(backend: str, circuit: Circuit = Circuit.CLOSED, p50_ms: float = 0.
 
 # Providers ---------------------------------------------------------------------------------------------------------
 
-Reaction = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+Reaction = Callable[[httpx2.Request], Coroutine[None, None, httpx2.Response]]
 
 
 def completed(text: str = "42", tokens_in: int = 1000, tokens_out: int = 100) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Script:
 
     @property
     def bodies(self) -> list[Any]:
-        return [orjson.loads(request.content) for request in self.requests]
+        return [orjson.loads(request.read()) for request in self.requests]
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
@@ -252,7 +252,9 @@ def completion_of(outcome: Outcome) -> Completion:
     assert isinstance(outcome, Emit)
     (envelope,) = (out.value for out in outcome.outputs if out.topic is COMPLETIONS)
     assert isinstance(envelope, Envelope)
-    return envelope.payload
+    completion = envelope.payload
+    assert isinstance(completion, Completion)
+    return completion
 
 
 def closing_lines(outcome: Outcome) -> list[Attempt]:

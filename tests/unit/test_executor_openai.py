@@ -13,7 +13,9 @@ MESSAGES = ({"role": "user", "content": "hi"},)
 
 
 def sent(tokens_out_max: int | None = None, **chat: Any) -> dict[str, Any]:
-    return orjson.loads(openai.body(Chat(messages=MESSAGES, **chat), "gpt", tokens_out_max))
+    found = orjson.loads(openai.body(Chat(messages=MESSAGES, **chat), "gpt", tokens_out_max))
+    assert isinstance(found, dict)
+    return found
 
 
 def read(status: int, body: Any, **headers: str) -> tuple[FailureClass | None, Any]:

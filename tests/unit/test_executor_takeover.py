@@ -1,5 +1,7 @@
 """What a successor learns from the log, and what it must not forget or do twice."""
 
+from typing import Any
+
 from schemas.envelope import Envelope
 from schemas.messages import Attempt, AttemptPhase, Completion, FailureClass, Task
 from schemas.topology import ATTEMPTS, COMPLETIONS
@@ -16,8 +18,8 @@ async def a_log() -> Bench:
     return await a_bench(Script(ok()))
 
 
-def started(number: int = 0, **fields: object) -> Attempt:
-    return an_attempt(failure=None, number=number, **({"phase": AttemptPhase.STARTED, "finished_ms": None} | fields))
+def started(number: int = 0, **fields: Any) -> Attempt:
+    return an_attempt(failure=None, number=number, phase=AttemptPhase.STARTED, finished_ms=None, **fields)
 
 
 def line(attempt: Attempt) -> Out:

@@ -316,8 +316,7 @@ async def test_many_waiting_plans_make_no_more_probes_than_were_leased() -> None
     assert len(script.requests) == 2
     bench.fleet["a"] = an_entry("a")
     bench.executor.backends.tick(bench.clock.now_ms())
-    found = await asyncio.gather(*walking)
-    kinds = sorted(line.kind for _, lines in found[:1] for line in lines)
+    kinds = [line.kind for _, lines in await asyncio.gather(*walking) for line in lines]
     assert kinds.count(AttemptKind.PROBE) == 2
     assert kinds.count(AttemptKind.PRIMARY) == 18
 
@@ -331,9 +330,9 @@ async def test_a_trip_is_reported_at_once_and_the_rest_when_it_stops() -> None:
     (seen,) = observed(bench)
     assert (seen.backend, seen.calls, seen.consecutive_failures) == ("a", 8, 8)
     assert not bench.executor.backends.options(ONE, "x", bench.clock.now_ms())["a"].usable
-    await bench.handle(an_envelope(request="r9"))
+    await bench.handle(an_envelope(a_plan(attempts_max=2), request="r9"))
     await bench.executor.stop()
-    assert [seen.backend for seen in observed(bench)][1:] == ["b", "c"]
+    assert {seen.backend for seen in observed(bench)} == {"a", "b", "c"}
 
 
 def observed(bench: Bench) -> list[Observation]:
@@ -384,15 +383,16 @@ async def test_an_orphaned_attempt_is_closed_before_another_starts() -> None:
     assert completion.attempts == 2
 
 
-async def test_an_orphan_counts_against_the_budget_but_not_against_the_attempts() -> None:
+@pytest.mark.parametrize(("budget_microusd", "reason"), [(2000, None), (1999, Reason.OVER_BUDGET)])
+async def test_an_orphan_counts_against_the_budget_but_not_against_the_attempts(
+    budget_microusd: int, reason: Reason | None
+) -> None:
     script = Script(forever, ok())
     first = await a_bench(script)
     await dies_while_calling(first, script)
-    once = a_plan(attempts_max=1)
-    for budget, reason in ((2000, None), (1999, Reason.OVER_BUDGET)):
-        successor = await a_bench(script, broker=first.broker, instance="0badcafe")
-        completion, _ = await successor.complete(an_envelope(once, budget_microusd=budget))
-        assert (completion.failure.reason if completion.failure else None) is reason
+    successor = await a_bench(script, broker=first.broker, instance="0badcafe")
+    completion, _ = await successor.complete(an_envelope(a_plan(attempts_max=1), budget_microusd=budget_microusd))
+    assert (completion.failure.reason if completion.failure else None) is reason
 
 
 async def test_a_crash_of_the_handler_leaves_no_attempt_open() -> None:

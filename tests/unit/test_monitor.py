@@ -185,7 +185,10 @@ async def test_what_the_log_did_not_take_is_published_later():
     await bench.tell(an_observation(failures=8))
     assert bench.published() == []
     bench.broker.unavailable = False
-    await bench.monitor.publish(everything)
+    async with asyncio.timeout(5):
+        while not bench.published():
+            await asyncio.sleep(0)
+            await bench.monitor.publish(everything)
     assert circuits(bench.published()) == ["open"]
 
 

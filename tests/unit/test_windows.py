@@ -134,13 +134,13 @@ def test_buckets_are_bounded():
 @pytest.mark.parametrize(
     ("deltas", "run"),
     [
-        ([dict(failures=3), dict(failures=3)], 6),
-        ([dict(failures=3), dict(failures=3, reporter="r2")], 6),
-        ([dict(failures=3), dict(failures=2, latencies_ms=(5,))], 2),
-        ([dict(failures=3), dict(failures=2, latencies_ms=(5,), failures_last=False)], 0),
-        ([dict(failures=3), dict(others=4)], 3),
-        ([dict(latencies_ms=(5,)), dict(failures=4, others=2)], 4),
-        ([dict(failures=3), dict()], 3),
+        ([{"failures": 3}, {"failures": 3}], 6),
+        ([{"failures": 3}, {"failures": 3, "reporter": "r2"}], 6),
+        ([{"failures": 3}, {"failures": 2, "latencies_ms": (5,)}], 2),
+        ([{"failures": 3}, {"failures": 2, "latencies_ms": (5,), "failures_last": False}], 0),
+        ([{"failures": 3}, {"others": 4}], 3),
+        ([{"latencies_ms": (5,)}, {"failures": 4, "others": 2}], 4),
+        ([{"failures": 3}, {}], 3),
     ],
 )
 def test_a_row_of_failures_ends_with_any_success(deltas, run):

@@ -1,0 +1,168 @@
+"""Turns one record of any topic into one line to read. It shows no prompt, and of an answer only its beginning."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas.config import ConfigRecord
+from schemas.envelope import DeadHeader, Envelope, Header
+from schemas.messages import (
+    Answer,
+    Attempt,
+    AttemptPhase,
+    Claim,
+    Completion,
+    Escalation,
+    Failure,
+    FleetEntry,
+    Observation,
+    Plan,
+    Request,
+    Result,
+    Task,
+    Verdict,
+)
+from schemas.topology import DEAD_LETTERS, INTAKE, Topic
+from services.cli.results_table import explained, models, usd
+from shared.broker import Record
+from shared.codec import decode
+from shared.errors import UndecodableError
+from shared.ids import request_id_of_record
+
+ANSWER_CHARS = 60
+
+
+def describe(topic: Topic, record: Record) -> str:
+    """What a record says. One that cannot be read says so; nothing here raises."""
+    if topic is INTAKE:
+        return f"{len(record.value or b'')} bytes"
+    if topic is DEAD_LETTERS:
+        return _dead_letter(record)
+    if record.value is None:
+        return "removed"
+    try:
+        found = decode(topic, record.value)
+    except UndecodableError as error:
+        return f"cannot be read: {error}"
+    payload = found.payload if isinstance(found, Envelope) else found
+    return _DESCRIPTIONS[type(payload)](payload, found)
+
+
+def request_of(topic: Topic, record: Record) -> str | None:
+    """The request a record belongs to, where it belongs to one. What a user wrote is known by its place in `intake`."""
+    if topic is INTAKE:
+        return request_id_of_record(record.partition, record.offset, record.timestamp_ms)
+    if topic is DEAD_LETTERS and record.header(DeadHeader.TOPIC) == INTAKE.name:
+        place = (record.header(name) or "0" for name in (DeadHeader.PARTITION, DeadHeader.OFFSET, DeadHeader.TIMESTAMP_MS))
+        return request_id_of_record(*map(int, place))
+    return record.header(Header.SUBJECT)
+
+
+def _dead_letter(record: Record) -> str:
+    stage, reason = record.header(DeadHeader.STAGE), record.header(DeadHeader.REASON)
+    place = "/".join(str(record.header(name)) for name in (DeadHeader.TOPIC, DeadHeader.PARTITION, DeadHeader.OFFSET))
+    return f"{reason} at {stage}, from {place}: {record.header(DeadHeader.ERROR)}"
+
+
+def _failure(failure: Failure) -> str:
+    return f"✗ {failure.reason.value} at {failure.stage}: {failure.message}"
+
+
+def _answer(answer: Answer | None) -> str:
+    if answer is None:
+        return ""
+    text = " ".join(answer.text.split())
+    called = ", ".join(str(call.get("function", {}).get("name", "?")) for call in answer.tool_calls)
+    return f"“{text[:ANSWER_CHARS]}{'…' if len(text) > ANSWER_CHARS else ''}”" + (f" calls {called}" if called else "")
+
+
+def _request(request: Request, envelope: Envelope[Any]) -> str:
+    if request.failure:
+        return _failure(request.failure)
+    left_ms, budget = envelope.deadline_ms - envelope.accepted_ms, envelope.budget_microusd
+    limit = "" if budget is None else f", at most {usd(budget)} USD"
+    return f"by {request.source}, tenant {envelope.tenant}, lane {envelope.lane}, within {left_ms} ms{limit}"
+
+
+def _task(task: Task, _: Any) -> str:
+    seen = task.features
+    if task.failure or seen is None:
+        return _failure(task.failure) if task.failure else "nothing"
+    needs = f", needs {', '.join(seen.needs)}" if seen.needs else ""
+    tokens = f"{seen.tokens_in} tokens in, {seen.tokens_out} out"
+    return f"{seen.domain}, {seen.language}, complexity {seen.complexity:.2f}, {tokens}{needs}"
+
+
+def _plan(plan: Plan, _: Any) -> str:
+    if plan.failure:
+        return _failure(plan.failure)
+    candidates = ", ".join(f"{each.model} ({', '.join(each.backends)})" for each in plan.candidates)
+    return f"plan {plan.number}: {candidates}; {plan.why.rule}"
+
+
+def _attempt(attempt: Attempt, _: Any) -> str:
+    call = f"{attempt.kind.value} call of {attempt.backend}"
+    if attempt.phase is AttemptPhase.STARTED:
+        return f"{call}, at most {usd(attempt.cost_max_microusd)} USD"
+    how = attempt.failure.value if attempt.failure else "ok"
+    took = f"{attempt.finished_ms - attempt.started_ms} ms" if attempt.finished_ms is not None else "unknown time"
+    cost = usd(attempt.cost_microusd) if attempt.cost_known else f"0 to {usd(attempt.cost_max_microusd)}"
+    return f"{call} {how} in {took}, {cost} USD"
+
+
+def _completion(completion: Completion, _: Any) -> str:
+    end = _failure(completion.failure) if completion.failure else _answer(completion.answer)
+    return f"plan {completion.plan_number}: {end}, {completion.attempts} calls, {usd(completion.cost_microusd)} USD"
+
+
+def _escalation(escalation: Escalation, _: Any) -> str:
+    held = "; ".join(f"{tried.model} failed {', '.join(tried.failed_checks) or 'nothing'}" for tried in escalation.tried)
+    return f"a stronger model is wanted (plan {escalation.plan_number}): {held}"
+
+
+def _verdict(verdict: Verdict, _: Any) -> str:
+    checks = " ".join(f"{'✓' if check.passed else '✗'} {check.name}" for check in verdict.checks)
+    reason = f" ({verdict.reason.value} at {verdict.stage})" if verdict.reason else ""
+    return f"{verdict.status.value}{reason} {checks}".rstrip()
+
+
+def _result(result: Result, _: Any) -> str:
+    facts = (explained(result), models(result), f"{usd(result.cost_microusd)} USD", _answer(result.answer))
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _observation(seen: Observation, _: Any) -> str:
+    failed = ", ".join(f"{count} {failure.value}" for failure, count in {**seen.failures, **seen.other_failures}.items())
+    return f"{seen.backend}: {seen.calls} calls{', ' + failed if failed else ''}, {usd(seen.cost_microusd)} USD"
+
+
+def _fleet(entry: FleetEntry, _: Any) -> str:
+    windows = "; ".join(
+        f"{each.seconds} s: {each.calls} calls, {each.error_rate:.0%} failed, p95 {each.p95_ms:.0f} ms" for each in entry.windows
+    )
+    return f"{entry.backend} {entry.circuit.value}{f' ({entry.reason})' if entry.reason else ''}; {windows}"
+
+
+def _config(record: ConfigRecord, _: Any) -> str:
+    return f"{record.kind}/{record.name}, version {record.version}"
+
+
+def _claim(claim: Claim, _: Any) -> str:
+    return f"request {claim.request_id}"
+
+
+_DESCRIPTIONS: Mapping[type[BaseModel], Callable[[Any, Any], str]] = {
+    Request: _request,
+    Task: _task,
+    Plan: _plan,
+    Attempt: _attempt,
+    Completion: _completion,
+    Escalation: _escalation,
+    Verdict: _verdict,
+    Result: _result,
+    Observation: _observation,
+    FleetEntry: _fleet,
+    ConfigRecord: _config,
+    Claim: _claim,
+}

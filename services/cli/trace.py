@@ -1,0 +1,83 @@
+"""`baton trace`: one request through every topic that carries it. It only reads."""
+
+import asyncio
+from dataclasses import dataclass
+
+import click
+
+from schemas.envelope import Header
+from schemas.topology import (
+    ATTEMPTS,
+    COMPLETIONS,
+    DEAD_LETTERS,
+    ESCALATIONS,
+    INTAKE,
+    PLANS,
+    REQUESTS,
+    RESULTS,
+    TASKS,
+    VERDICTS,
+    Topic,
+)
+from services.cli.address import bootstrap_option, connected, known_settings, run
+from services.cli.describe import describe, request_of
+from shared.broker import Broker, Record
+
+PATH = (INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, COMPLETIONS, ESCALATIONS, VERDICTS, RESULTS, DEAD_LETTERS)
+"""In the order of the flow: it decides between records of the same millisecond."""
+
+POLL_MS = 500
+
+
+@dataclass(frozen=True)
+class Step:
+    """One record of the request."""
+
+    topic: Topic
+    record: Record
+
+
+async def steps_of(broker: Broker, request_id: str) -> list[Step]:
+    """Every record of a request, oldest first. Reads each topic once, all at the same time."""
+    found = await asyncio.gather(*(_steps_on(broker, topic, request_id) for topic in PATH))
+    steps = [step for steps in found for step in steps]
+    return sorted(steps, key=lambda step: (step.record.timestamp_ms, PATH.index(step.topic)))
+
+
+async def _steps_on(broker: Broker, topic: Topic, request_id: str) -> list[Step]:
+    reader = await broker.reader(topic.name)
+    steps = []
+    try:
+        for partition, end in (await reader.ends()).items():
+            while await reader.position(partition) < end:
+                records = await reader.poll(POLL_MS)
+                steps += [Step(topic, record) for record in records if request_of(topic, record) == request_id]
+    finally:
+        await reader.close()
+    return steps
+
+
+def accepted_ms(steps: list[Step]) -> int:
+    """When the request was accepted: every record of a stage says so; else when its first record was written."""
+    said = (step.record.header(Header.ACCEPTED_MS) for step in steps)
+    return next((int(ms) for ms in said if ms), steps[0].record.timestamp_ms)
+
+
+@click.command("trace")
+@click.argument("request_id")
+@bootstrap_option
+def trace(request_id: str, bootstrap: str | None) -> None:
+    """Everything the log holds of one request, in the order of time."""
+
+    async def found() -> list[Step]:
+        async with connected(known_settings(bootstrap)) as broker:
+            return await steps_of(broker, request_id)
+
+    steps = run(found())
+    if not steps:
+        raise click.ClickException(f"no record of request {request_id}; ids are on results: baton tail results --from-beginning")
+    began_ms = accepted_ms(steps)
+    for step in steps:
+        record = step.record
+        place = f"{record.partition}@{record.offset}"
+        click.echo(f"{record.timestamp_ms - began_ms:+7} ms  {step.topic.name:17} {place:8} {describe(step.topic, record)}")

@@ -1,0 +1,125 @@
+"""Gathers what a run left behind: topics from their beginning, the invoice's file, the groups' positions. Judges nothing."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from aiokafka.admin import AIOKafkaAdminClient
+
+from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, Topic
+from shared.broker import Broker, Reader, Record
+from shared.codec import decode
+from shared.errors import BrokerUnavailableError
+from shared.ids import request_id_of_record
+from tests.chaos.auditor import Accepted, Billed, LedgerLine, SeenResult
+
+POLL_MS = 200
+REOPEN_S = 0.3
+
+
+def seen_result(record: Record) -> SeenResult:
+    result = decode(RESULTS, record.value)
+    return SeenResult(record.partition, record.offset, result.request_id, result.status.value, result.cost_microusd)
+
+
+@dataclass
+class Watcher:
+    """A read_committed reader of `results` that runs all along, through every outage of the broker."""
+
+    broker: Broker
+    seen: dict[tuple[int, int], SeenResult] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    arrivals_ms: list[int] = field(default_factory=list)
+    latencies_ms: list[int] = field(default_factory=list)
+    reopened: int = 0
+
+    async def run(self) -> None:
+        """Until cancelled. After an outage it reads from the beginning: what it saw before it knows by its place."""
+        while True:
+            with suppress(BrokerUnavailableError):
+                reader = await self.broker.reader(RESULTS.name)
+                try:
+                    while True:
+                        self._note(await reader.poll(POLL_MS))
+                finally:
+                    await reader.close()
+            self.reopened += 1
+            await asyncio.sleep(REOPEN_S)
+
+    def _note(self, records: Iterable[Record]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for record in records:
+            place = record.partition, record.offset
+            if place in self.seen:
+                continue
+            self.seen[place] = seen_result(record)
+            self.answered.add(self.seen[place].request_id)
+            self.arrivals_ms.append(now_ms)
+            self.latencies_ms.append(now_ms - decode(RESULTS, record.value).accepted_ms)
+
+
+async def read_all(broker: Broker, topic: Topic) -> list[Record]:
+    """The topic from beginning to end, as of now."""
+    reader = await broker.reader(topic.name)
+    try:
+        return await _to_end(reader)
+    finally:
+        await reader.close()
+
+
+async def _to_end(reader: Reader) -> list[Record]:
+    records: list[Record] = []
+    for partition, end in (await reader.ends()).items():
+        while await reader.position(partition) < end:
+            records += await reader.poll(POLL_MS)
+    return records
+
+
+async def accepted(broker: Broker, by_http: Mapping[str, str]) -> list[Accepted]:
+    """What users wrote to `intake`, and what was acknowledged to them by HTTP: everything that is owed a result."""
+    owed = [Accepted(id, lane=lane) for id, lane in by_http.items()]
+    for record in await read_all(broker, INTAKE):
+        body = orjson.loads(record.value or b"{}")
+        id = request_id_of_record(record.partition, record.offset, record.timestamp_ms)
+        owed.append(Accepted(id, record.offset, body.get("ordering_key"), body.get("priority", "standard")))
+    return owed
+
+
+async def results(broker: Broker) -> list[SeenResult]:
+    return [seen_result(record) for record in await read_all(broker, RESULTS)]
+
+
+async def ledger(broker: Broker) -> list[LedgerLine]:
+    return [LedgerLine(record.timestamp_ms, decode(ATTEMPTS, record.value)) for record in await read_all(broker, ATTEMPTS)]
+
+
+def invoice(path: Path) -> list[Billed]:
+    lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
+    return [Billed(line["attempt_id"], line["cost_microusd"], line["at_ms"]) for line in lines]
+
+
+async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:
+    """Records that each stage's group has not finished, by group. The monitor keeps its own positions."""
+    ends: dict[tuple[str, int], int] = {}
+    stages = [stage for stage in STAGES if stage.name != "monitor"]
+    for topic in {topic.name: topic for stage in stages for topic in stage.reads}.values():
+        reader = await broker.reader(topic.name, at_end=True)
+        ends |= {tuple(partition): end for partition, end in (await reader.ends()).items()}   # type: ignore[misc]
+        await reader.close()
+    behind: dict[str, int] = defaultdict(int)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        for stage in stages:
+            found = await admin.list_consumer_group_offsets(stage.group)
+            done = {(partition.topic, partition.partition): max(commit.offset, 0) for partition, commit in found.items()}
+            names = {topic.name for topic in stage.reads}
+            behind[stage.group] = sum(end - done.get(place, 0) for place, end in ends.items() if place[0] in names)
+    finally:
+        await admin.close()
+    return dict(behind)

@@ -1,0 +1,112 @@
+"""Starts a stage with one known fault planted in it: CHAOS_MUTANT names the fault, CHAOS_MODULE the stage's module.
+
+Production code has no switch for any of this. A plant replaces one behaviour of a class; where the fault's window is
+narrower than a kill can be aimed, the plant widens it, and its comment says so.
+"""
+
+import asyncio
+import os
+import runpy
+from collections.abc import Callable
+from typing import Any
+
+from schemas.messages import Attempt
+from services.executor import main as executor
+from services.executor.takeover import Takeover, orphaned
+from services.output.main import Output
+from shared import broker, dispatch
+from shared.broker import Commit, Headers
+from shared.delivery import PlainDelivery, Work
+from shared.dispatch import Writer
+from shared.ids import completion_id
+from shared.outcome import Out
+from shared.progress import Progress
+
+LATE_S = 1.0
+"""How much too late a planted fault does what it should have done first; several commits fit in between."""
+
+_late: set[Any] = set()
+
+
+def _later(work: Callable[[], Any]) -> None:
+    def begin() -> None:
+        task = asyncio.ensure_future(work())
+        _late.add(task)
+        task.add_done_callback(_late.discard)
+
+    asyncio.get_running_loop().call_later(LATE_S, begin)
+
+
+def commit_before_produce() -> None:
+    """A record counts as finished before what it caused is in the log. Late, so that a kill falls between."""
+
+    async def deliver(self: Any, work: Work, outputs: list[broker.Output]) -> None:
+        self._finished(work)
+        for output in outputs:
+            _later(lambda output=output: self._producer.send(output))  # type: ignore[misc]  # its default binds the loop's value
+
+    PlainDelivery.deliver = deliver  # type: ignore[method-assign]
+
+
+def commit_past_unfinished() -> None:
+    """The newest record read is committed, whatever is still in flight behind it."""
+    Progress.commit = lambda self, finishing=frozenset(): Commit(self.next)  # type: ignore[method-assign]
+
+
+def no_read_back() -> None:
+    """A new owner trusts its own memory and does not read what earlier ones began."""
+
+    async def is_completed(self: Any, partition: int, plan_id: str, since_ms: int) -> bool:
+        return bool(self._completed.has(partition, completion_id(plan_id)))
+
+    Takeover.is_completed = is_completed  # type: ignore[method-assign]
+
+
+def no_fence() -> None:
+    """Results leave by a plain producer, so a zombie's still arrive. Its scenario lets them linger before they are sent."""
+    Output.transactional = False
+
+
+def no_dedupe() -> None:
+    """Output delivers every verdict that comes, also one that was delivered."""
+    Output.handle = Output._deliver  # type: ignore[method-assign]
+
+
+def no_order() -> None:
+    """Records of one key are handled side by side."""
+    dispatch._Line.admits = lambda self, work: True  # type: ignore[method-assign]
+
+
+def refund() -> None:
+    """An attempt that is tried again is written off as free, whatever the provider billed."""
+
+    def written_off(attempt: Attempt, now_ms: int) -> Attempt:
+        return orphaned(attempt, now_ms).model_copy(update={"cost_known": True})
+
+    vars(executor)["orphaned"] = written_off
+
+
+def write_behind() -> None:
+    """The provider is called first, and the ledger hears of it later."""
+    write = Writer.write
+
+    async def written_later(self: Writer, out: Out, trace: Headers = ()) -> None:
+        _later(lambda: write(self, out, trace))
+
+    Writer.write = written_later  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "commit-before-produce": commit_before_produce,
+    "commit-past-unfinished": commit_past_unfinished,
+    "no-read-back": no_read_back,
+    "no-fence": no_fence,
+    "no-dedupe": no_dedupe,
+    "no-order": no_order,
+    "refund": refund,
+    "write-behind": write_behind,
+}
+
+if __name__ == "__main__":
+    PLANTS[os.environ["CHAOS_MUTANT"]]()
+    runpy.run_module(os.environ["CHAOS_MODULE"], run_name="__main__", alter_sys=True)

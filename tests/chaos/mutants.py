@@ -1,0 +1,78 @@
+"""Known faults planted in the running system: each must be caught by the invariant that names it, or the checker is no good.
+
+A mutant runs a short load with faults aimed at the stage that carries it. `mutant.py` plants it in that stage's processes.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.cli.processes import Say
+from tests.chaos.faults import Fault, Kind
+from tests.chaos.scenario import Outcome, Plan, run
+
+REQUESTS = 900
+RATE_S = 60.0
+SETTLE_S = 12.0      # what is lost stays lost: no reason to wait for it long
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, the stage it is planted in, what provokes it, and the invariant that must break."""
+
+    name: str
+    stage: str
+    invariant: str
+    faults: Sequence[tuple[float, str, Kind]] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def plan(self, seed: int) -> Plan:
+        return Plan(
+            name=f"mutant-{self.name}",
+            requests=REQUESTS,
+            rate_s=RATE_S,
+            faults=0,
+            bounces=0,
+            seed=seed,
+            aimed=[Fault(*each) for each in self.faults],
+            mutant=self.name,
+            mutant_stage=self.stage,
+            mutant_env=self.env,
+            settle_s=SETTLE_S,
+        )
+
+
+def _kill(*victims: str) -> tuple[tuple[float, str, Kind], ...]:
+    return tuple((5.0 + 5.0 * place, victim, Kind.KILL) for place, victim in enumerate(victims))
+
+
+_FREEZE = ((4.0, "output-0", Kind.FREEZE), (10.0, "output-1", Kind.FREEZE))
+
+# fmt: off
+MUTANTS = (
+    #      name                      stage            must break           provoked by
+    Mutant("commit-before-produce",  "preprocessing", "none-lost",         _kill("preprocessing-0")),
+    Mutant("commit-past-unfinished", "executor",      "none-lost",         _kill("executor-0", "executor-1")),
+    Mutant("no-read-back",           "executor",      "none-left-open",    _kill("executor-0", "executor-1")),
+    Mutant("no-fence",               "output",        "no-duplicates",     _FREEZE, {"BATON_LINGER_MS": "400"}),
+    Mutant("no-dedupe",              "output",        "no-duplicates",     _kill("quality-gate-0", "quality-gate-0")),
+    Mutant("no-order",               "executor",      "order-kept"),
+    Mutant("refund",                 "executor",      "ledger-is-invoice", _kill("executor-0", "executor-1")),
+    Mutant("write-behind",           "executor",      "write-ahead"),
+)
+# fmt: on
+
+
+def caught(mutant: Mutant, outcome: Outcome) -> bool:
+    return mutant.invariant in outcome.report.broken
+
+
+def run_all(seed: int, say: Say) -> dict[str, dict[str, object]]:
+    """Every mutant, and what caught it."""
+    found: dict[str, dict[str, object]] = {}
+    for mutant in MUTANTS:
+        outcome = asyncio.run(run(mutant.plan(seed), lambda _: None))
+        verdict = "caught" if caught(mutant, outcome) else "MISSED"
+        say(f"{verdict}  {mutant.name:<24} by {', '.join(outcome.report.broken) or 'nothing'}  ({outcome.seconds:.0f} s)")
+        found[mutant.name] = {"caught": caught(mutant, outcome), "expected": mutant.invariant, **outcome.as_json()}
+    return found

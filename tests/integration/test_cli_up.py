@@ -1,0 +1,100 @@
+"""`baton up --demo` as a newcomer runs it: a real broker, every stage, the simulator, and every example with its outcome."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from services.cli.__main__ import main
+from services.cli.broker_config import free_ports
+from services.cli.broker_state import command_line
+
+PROVIDER_KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY")
+
+
+def environment(run_dir: Path) -> dict[str, str]:
+    """No key of a provider, whatever the machine has: a test must not spend money."""
+    return {name: value for name, value in os.environ.items() if name not in PROVIDER_KEYS} | {"BATON_RUN": str(run_dir)}
+
+
+def baton(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(command, env=environment(run_dir), capture_output=True, text=True, timeout=240, check=False)
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below a process."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = dict(tuple(map(int, line.split())) for line in listed.splitlines())
+    found: list[int] = []
+    for child in (child for child, parent in parents.items() if parent == pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+def test_every_example_ends_as_it_says_and_nothing_is_left_running(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    done = baton(tmp_path, "up", "--demo", "--http-port", str(port))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "28 of 28 answered, all as expected" in done.stdout
+    assert re.search(r"0\.\d+ USD on Baton's books, 0\.\d+ on the simulator's own invoice", done.stdout)
+    assert not (tmp_path / "up.json").exists()
+    assert {file.name for file in (tmp_path / "logs").iterdir()} >= {"intake-0.log", "executor-0.log", "simulator.log"}
+
+
+def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
+    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert any("Baton runs until Ctrl-C" in line for line in running.stdout)
+        sent = baton(tmp_path, "send", "What is 12 * 12?")
+        assert sent.returncode == 0, sent.stderr
+        assert "144" in sent.stdout
+        request_id = sent.stdout.split()[-1]
+        traced = baton(tmp_path, "trace", request_id).stdout
+        path = ("intake", "requests", "tasks", "plans.standard", "verdicts", "results")
+        places = [traced.index(f"  {topic} ") for topic in path]
+        assert places == sorted(places)
+        assert "runs already" in baton(tmp_path, "up").stderr
+        below = descendants(running.pid)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 0
+    assert not [pid for pid in below if command_line(pid)]
+
+
+def test_a_kill_of_the_command_leaves_no_process(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
+    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert any("starting the stages" in line for line in running.stdout)
+        below = descendants(running.pid)
+        assert len(below) > 2
+        running.kill()
+    deadline_s = time.monotonic() + 15
+    while left := [pid for pid in below if command_line(pid)]:
+        assert time.monotonic() < deadline_s, [command_line(pid) for pid in left]
+        time.sleep(0.05)
+
+
+def test_a_port_that_is_taken_is_said_with_the_option_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATON_RUN", str(tmp_path))
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        told = CliRunner().invoke(main, ["up", "--http-port", str(port)])
+    assert told.exit_code == 1
+    assert f"port {port}" in told.output
+    assert "--http-port" in told.output
+    assert not (tmp_path / "logs").exists()

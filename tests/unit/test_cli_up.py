@@ -1,0 +1,31 @@
+import pytest
+
+from schemas.config import ConfigFile
+from services.cli.config_file import parse
+from services.cli.up import real_backends
+
+
+@pytest.fixture
+def config() -> ConfigFile:
+    return parse("""
+models: {m: {quality: 0.5, context_tokens: 1000, capabilities: []}}
+backends:
+  alpha: {model: m, provider: alpha, base_url: env:BATON_SIMULATOR_ALPHA_URL, requires: BATON_SIMULATOR_ALPHA_URL,
+               prices: {input: 1, output: 1}}
+  real:  {model: m, provider: openai, base_url: https://api.example/v1, requires: OPENAI_API_KEY, prices: {input: 1, output: 1}}
+tenants: {demo: {open: true}}
+policies: {default: {}}
+""")
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, []),
+        ({"OPENAI_API_KEY": " "}, []),
+        ({"BATON_SIMULATOR_ALPHA_URL": "http://127.0.0.1:9"}, []),
+        ({"OPENAI_API_KEY": "k"}, ["real"]),
+    ],
+)
+def test_only_a_key_that_is_set_makes_a_provider_real(config: ConfigFile, env: dict[str, str], expected: list[str]) -> None:
+    assert real_backends(config, env) == expected
