@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos bench bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover bench bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ schemas: $(READY) ## regenerate schemas/json, schemas/asyncapi.json and the READ
 
 chaos: $(READY) ## kill, bounce and starve a running Baton, and check that every request got its one result
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+failover: $(READY) ## break a backend under load, and time how the fleet leaves it and comes back to it
+	@$(BIN)/python -m tests.failover
 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)

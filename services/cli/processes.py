@@ -4,7 +4,9 @@ A child must never outlive this process, not even if that is killed.
 """
 
 import http.client
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from typing import Self
 import click
 
 from schemas.topology import STAGES
-from services.cli.broker_config import HOST, free_ports
+from services.cli.broker_config import HOST
 from shared.service import EXIT_SETTINGS
 
 POLL_S = 0.05
@@ -31,6 +33,7 @@ STEADY_S = 30.0                 # who ran that long starts with a short pause ag
 RESTARTS_AT_START_MAX = 3
 LOG_LINES_SHOWN = 8
 LOG_LINE_CHARS_MAX = 400
+SERVICE_PORTS = range(20_000, 32_000)
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
 
 # Waits until our end of its standard input closes, which the kernel does however this process ends; one for all children.
@@ -47,6 +50,20 @@ for pid in pids:
 """
 
 Say = Callable[[str], None]
+
+
+def service_ports(count: int) -> list[int]:
+    """Ports free at this moment, and below those that the kernel gives to outgoing connections: seconds pass until a
+    service listens, and a port of that range may have gone to somebody's connection by then.
+    """
+    found: list[int] = []
+    for port in random.sample(SERVICE_PORTS, len(SERVICE_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ProcessError(f"no {count} free ports between {SERVICE_PORTS.start} and {SERVICE_PORTS.stop} on {HOST}")
 
 
 class ProcessError(click.ClickException):
@@ -151,7 +168,7 @@ class Processes:
         """Start the service `python -m module` as `name-replica`, which is returned. Its ports are free ones unless `env`,
         which comes above that of all children, has them. It is ready when `/readyz` at its BATON_HEALTH_PORT says so.
         """
-        health_port, http_port = free_ports(2)
+        health_port, http_port = service_ports(2)
         own = {"BATON_HEALTH_PORT": str(health_port), "BATON_HTTP_PORT": str(http_port), "BATON_REPLICA": str(replica)} | env
         return self.run(f"{name}-{replica}", [module], (int(own["BATON_HEALTH_PORT"]), "/readyz"), own)
 

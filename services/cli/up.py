@@ -22,12 +22,12 @@ from schemas.topology import STAGES
 from services.cli.address import BOOTSTRAP, UpState, connected, read_up, run, up_file
 from services.cli.apply import apply_config
 from services.cli.broker import choose, state_file
-from services.cli.broker_config import HOST, free_ports
+from services.cli.broker_config import HOST
 from services.cli.broker_state import read_state
 from services.cli.config_file import load, offered
 from services.cli.demo import demonstrate, invoice_file
 from services.cli.jvm import CHECKOUT, run_dir
-from services.cli.processes import Processes
+from services.cli.processes import Processes, service_ports
 from services.cli.results_table import WIDTH_MIN
 from services.cli.steps import Steps
 from services.cli.topics import create_all
@@ -168,7 +168,7 @@ def start_simulator(processes: Processes, config: ConfigFile, env: Mapping[str, 
     if all(env.get(name) for name in names.values()):
         steps.say(f"provider: the simulator given by {' and '.join(names.values())}")
         return {name: env[name] for name in names.values()}
-    (port,) = free_ports(1)
+    (port,) = service_ports(1)
     arguments = ["--port", str(port), "--invoice", str(invoice_file()), "--profile", "typical", "--seed", "7"]
     processes.run("simulator", ["services.simulator", *arguments], (port, "/livez"))
     steps.say(f"provider: the simulator on http://{HOST}:{port}, since no key of a provider is set")

@@ -1,37 +1,36 @@
-"""`make bench`: the order of a run, and the figures and targets it ends in."""
+"""`make bench`: the order of a run, and the figures, tables and targets it ends in."""
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
 import uvloop
 
-from schemas.topology import RESULTS
-from tests.bench import relay, stages
-from tests.bench.cpu import Meter, busy_warning, require_proc, surroundings
-from tests.bench.load import HttpLoad, Taken, TopicLoad, http_session, topic_load
-from tests.bench.report import Row, Target, latencies, rounded, table, targets_table, write_section
-from tests.bench.saturation import OVERLOAD, overload, sustained
-from tests.bench.system import HEADERS, Baton, baton, body, chat_body, from_results, own, start_simulator, supervised, to_intake
+from tests.bench import latency, relay, saturation, stages
+from tests.bench.cpu import busy_warning, require_proc, surroundings
+from tests.bench.report import Row, Target, rounded_all, table, targets_table, write_section
+from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised
 
-RATES = (50, 200)
-IDLE_S = 3.0
-WARM_RATE_S, WARM_S = 200, 2.0
-SUSTAINED_SHARE = 0.9   # of the sustained rate is what "the rate holds" means under overload
-RELAY_SHARE_MAX = 1.5
+OUT = Path("build/bench.json")
 
-# What a request may cost each process at saturation, in CPU-ms; together less than 0.7 would be.
+# Of the design's budget, on two cores. CPU-ms per request at saturation, by process; together 0.7.
 CPU_MS_MAX = {
-    "intake": 0.060, "preprocessing": 0.120, "router": 0.100, "executor": 0.250, "quality-gate": 0.060, "output": 0.070, "monitor": 0.040,
-}  # fmt: skip
-CPU_MS_MAX_TOTAL = 0.7
+    "intake": 0.060,
+    "preprocessing": 0.120,
+    "router": 0.100,
+    "executor": 0.250,
+    "quality-gate": 0.060,
+    "output": 0.070,
+    "monitor": 0.040,
+}
+TOTAL_CPU_MS_MAX = 0.7
 SUSTAINED_RPS_MIN = 1200
+RELAY_SHARE_MAX = 1.5
+HOLDS_SHARE_MIN = 0.9
 RSS_MB_MAX = 120
 READY_S_MAX = 3.0
 ROUTING_US_MAX = 100
@@ -39,7 +38,7 @@ ROUTING_US_MAX = 100
 
 @dataclass(frozen=True)
 class Length:
-    """How much is measured. Loads alternate in rounds, so that a slow minute of the machine hits all of them."""
+    """How much is measured."""
 
     rounds: int
     seconds: float
@@ -50,45 +49,144 @@ class Length:
 
 FULL = Length(rounds=3, seconds=8, sustained_s=20, overload_s=8, stage_rounds=9)
 QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3)
-SMOKE = Length(rounds=1, seconds=1, sustained_s=1, overload_s=1, stage_rounds=1)
 
 
-@dataclass
-class Pool:
-    """All samples of one load at one rate, over the rounds, and what the processes spent on them."""
+@click.command()
+@click.option("--quick", is_flag=True, help="About a minute instead of five; fewer samples.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when a target is missed.")
+@click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path), help="File the figures go to.")
+def main(quick: bool, strict: bool, out: Path) -> None:
+    """Latency, throughput, CPU per request and memory of Baton on this machine, beside a bare relay chain."""
+    require_proc()
+    say = teller()
+    if warning := busy_warning():
+        say(warning)
+    figures = {"quick": quick, **surroundings(), **measure(QUICK if quick else FULL, say)}
+    targets = targets_of(figures)
+    figures = rounded_all(figures | {"targets": [target.as_json() for target in targets]})
+    for text in (*tables(figures), targets_table(targets)):
+        click.echo(text)
+    write_section(out, "bench", figures)
+    missed = sum(not target.is_met for target in targets)
+    click.echo(f"\n{len(targets) - missed} of {len(targets)} targets met; the figures are in {out}")
+    sys.exit(1 if strict and missed else 0)
 
-    latencies_ms: list[float] = field(default_factory=list)
-    spent_ms: dict[str, float] = field(default_factory=dict)
 
-    def add(self, taken: Taken, spent_ms: dict[str, float]) -> None:
-        self.latencies_ms += taken.latencies_ms
-        self.spent_ms = {name: self.spent_ms.get(name, 0.0) + ms for name, ms in spent_ms.items()}
-
-    def cpu_ms(self) -> dict[str, float]:
-        """Per request, by process."""
-        return {name: ms / len(self.latencies_ms) for name, ms in self.spent_ms.items()}
+def teller() -> Say:
+    """Prints what is being done, with the seconds since the start."""
+    began_s = time.monotonic()
+    return lambda text: click.echo(f"{time.monotonic() - began_s:6.1f} s  {text}")
 
 
-class Loads:
-    """The loads that are compared, each with the processes that it keeps busy."""
+def measure(length: Length, say: Say) -> dict[str, Any]:
+    """Everything, started and stopped."""
+    with supervised(say) as processes:
+        simulator, simulator_url = start_simulator(processes)
+        with baton(processes, simulator, simulator_url, say) as system:
+            relays = relay.start(processes, system.bootstrap)
+            say(f"the relay chain of {relay.HOPS} is ready; warming up")
+            figures = uvloop.run(_latencies(system, relays, simulator_url, length, say))
+            processes.stop(*relays)
+            figures |= uvloop.run(_saturation(system, length, say))
+            figures["processes"] = {
+                name: taken | ({"ready_s": system.ready_s[name]} if name in system.ready_s else {})
+                for name, taken in figures["processes"].items()
+            }
+            if system.restarts():
+                raise click.ClickException("a service ended and was started again: these figures mean nothing")
+    say("each stage alone")
+    return figures | {"stages": asyncio.run(stages.measure(length.stage_rounds))}
 
-    def __init__(self, system: Baton, relays: Sequence[str], simulator_url: str) -> None:
-        self._system = system
-        self._relays = relays
-        self._simulator_url = simulator_url
 
-    async def open(self, stack: AsyncExitStack) -> "dict[str, HttpLoad | TopicLoad]":
-        broker = self._system.broker()
-        session: aiohttp.ClientSession = await stack.enter_async_context(http_session())
-        request = _json(body(0))
-        return {
-            "relay": await stack.enter_async_context(relay.load(broker)),
-            "reply": HttpLoad(session, f"{self._system.http_url}/v1/requests?wait=30", HEADERS, request),
-            "results": await stack.enter_async_context(topic_load(broker, RESULTS.name, to_intake, from_results)),
-            "simulator": HttpLoad(session, f"{self._simulator_url}/v1/chat/completions", {}, chat_body()),
-        }
+async def _latencies(system: Baton, relays: list[str], simulator_url: str, length: Length, say: Say) -> dict[str, Any]:
+    rates = await latency.measure(system, relays, simulator_url, length.rounds, length.seconds, say)
+    return {"rates": rates, "idle_cpu_percent": await latency.idle(system, relays)}
 
-    def pids(self, name: str) -> dict[str, int]:
-        if name == "relay":
-            return {relay_name: self._system.processes.pid(relay_name) for relay_name in self._relays}
-        return self._system.pids()
+
+async def _saturation(system: Baton, length: Length, say: Say) -> dict[str, Any]:
+    say(f"as many requests as it takes, for {length.sustained_s:.0f} s")
+    steady = await saturation.sustained(system, length.sustained_s)
+    rate_s = saturation.OVERLOAD * steady["sustained_rps"]
+    say(f"{steady['sustained_rps']:,.0f} requests/s; now {rate_s:,.0f} are asked each second, for {length.overload_s:.0f} s")
+    over = await saturation.overload(system, rate_s, length.overload_s)
+    total_ms = sum(own({name: taken["cpu_ms_per_request"] for name, taken in steady["processes"].items()}).values())
+    return steady | over | {"cpu_ms_per_request": total_ms}
+
+
+# What it ends in ---------------------------------------------------------------------------------------------------------
+
+
+def targets_of(figures: dict[str, Any]) -> list[Target]:
+    """Figures beside what they should be."""
+    at_50, processes = figures["rates"]["50"], figures["processes"]
+    services = {name: taken for name, taken in processes.items() if "ready_s" in taken}
+    router_us = figures["stages"]["router"][1]["handle_us"]
+    largest, slowest = (_worst(services, name) for name in ("rss_mb", "ready_s"))
+    return [
+        Target("HTTP p50 at 50/s (1.5 × the relay chain)", at_50["reply_p50_ms"], RELAY_SHARE_MAX * at_50["relay_p50_ms"], "ms"),
+        Target("sustained", figures["sustained_rps"], SUSTAINED_RPS_MIN, "requests/s", is_floor=True),
+        Target(
+            f"delivered at {saturation.OVERLOAD:.0f} times that", figures["overload_rps"],
+            HOLDS_SHARE_MIN * figures["sustained_rps"], "requests/s", is_floor=True,
+        ),
+        Target("CPU per request, all of Baton", figures["cpu_ms_per_request"], TOTAL_CPU_MS_MAX, "ms"),
+        *(Target(f"  {name}", processes[name]["cpu_ms_per_request"], limit, "ms") for name, limit in CPU_MS_MAX.items()),
+        Target(f"memory of the largest, {largest}", services[largest]["rss_mb"], RSS_MB_MAX, "MB"),
+        Target(f"ready, the slowest, {slowest}", services[slowest]["ready_s"], READY_S_MAX, "s"),
+        Target(f"routing decision, {stages.MODELS_COUNT} models", router_us, ROUTING_US_MAX, "µs"),
+    ]  # fmt: skip
+
+
+def _worst(services: dict[str, Any], name: str) -> str:
+    return max(services, key=lambda service: services[service][name])
+
+
+def tables(figures: dict[str, Any]) -> list[str]:
+    return [
+        table("End to end, ms (relay: bare chain; reply: HTTP in and out; results: topic to topic; simulator: provider alone)",
+              *_rates(figures)),
+        table("At saturation, per process (broker and simulator are not counted as Baton)", *_processes(figures)),
+        table("Each stage alone, µs per record (executor without the HTTP call)", *_stages(figures)),
+        table("Overload", *_overload(figures)),
+    ]
+
+
+def _rates(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    names = ("relay", "reply", "results", "simulator")
+    headers = ("requests/s", "", *names)
+    parts: tuple[tuple[str, str], ...] = (("p50", "p50_ms"), ("p99", "p99_ms"), ("CPU per request", "cpu_ms_per_request"))
+    return headers, [
+        (rate, label, *(taken[f"{name}_{part}"] for name in names))
+        for rate, taken in figures["rates"].items()
+        for label, part in parts
+    ]
+
+
+def _processes(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    headers = ("process", "CPU-ms/request", "at 50/s", "at 200/s", "MB", "ready s")
+    rates = figures["rates"].values()
+    rows: list[Row] = []
+    for name, taken in figures["processes"].items():
+        at_rates = [rate["processes"][name]["cpu_ms_per_request"] for rate in rates]
+        rows.append((name, taken["cpu_ms_per_request"], *at_rates, taken["rss_mb"], taken.get("ready_s")))
+    totals = [rate["results_cpu_ms_per_request"] for rate in rates]
+    return headers, [*rows, ("Baton", figures["cpu_ms_per_request"], *totals, None, None)]
+
+
+def _stages(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    headers = ("stage", *(f"{part} {size_kb} KB" for size_kb in stages.SIZES_KB for part in ("decode", "handle", "encode")))
+    return headers, [
+        (stage, *(sizes[size_kb][part] for size_kb in stages.SIZES_KB for part in stages.PARTS))
+        for stage, sizes in figures["stages"].items()
+    ]
+
+
+def _overload(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    headers = ("sustained/s", "offered/s", "delivered/s meanwhile", "requests", "how they ended")
+    ends = ", ".join(f"{many:,} {why}" for why, many in figures["overload_ends"].items())
+    row = (figures["sustained_rps"], figures["overload_offered_rps"], figures["overload_rps"], figures["overload_requests"], ends)
+    return headers, [row]
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ import sys
 import uvloop
 
 from schemas.topology import REQUEST_PARTITIONS_DEFAULT, TopicSpec
-from services.cli.processes import Processes
+from services.cli.processes import Processes, service_ports
 from shared.broker import Broker, Commit, Output, Partition, Record
 from shared.clock import SystemClock
 from shared.config import Settings
@@ -35,10 +35,11 @@ async def create_topics(broker: Broker) -> None:
 
 def start(processes: Processes, bootstrap: str) -> list[str]:
     """The chain, ready. The names of its processes."""
-    names = [
-        processes.start("relay", __name__, place, (source, sink), KAFKA_BOOTSTRAP_SERVERS=bootstrap)
-        for place, (source, sink) in enumerate(itertools.pairwise(TOPICS))
-    ]
+    names = []
+    for place, (source, sink) in enumerate(itertools.pairwise(TOPICS)):
+        (port,) = service_ports(1)
+        env = {"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "BATON_HEALTH_PORT": str(port)}
+        names.append(processes.run(f"relay-{place}", (__name__, source, sink), (port, "/readyz"), env))
     processes.wait_ready(*names)
     return names
 

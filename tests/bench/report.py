@@ -31,6 +31,15 @@ def rounded(value: float) -> float:
     return round(value, 2 - math.floor(math.log10(abs(value))))
 
 
+def rounded_all(figures: Any) -> Any:
+    """The same figures, each float with three significant digits."""
+    if isinstance(figures, Mapping):
+        return {name: rounded_all(value) for name, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [rounded_all(value) for value in figures]
+    return rounded(figures) if isinstance(figures, float) else figures
+
+
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Each figure's median over the rounds of a run."""
     return {name: rounded(median(figures[name] for figures in rounds)) for name in rounds[0]}
@@ -56,7 +65,7 @@ class Target:
 
     def as_json(self) -> dict[str, Any]:
         kind = "at_least" if self.is_floor else "at_most"
-        return {"name": self.name, "figure": rounded(self.figure), kind: rounded(self.limit), "unit": self.unit, "met": self.is_met}
+        return {"name": self.name.strip(), "figure": self.figure, kind: self.limit, "unit": self.unit, "met": self.is_met}
 
 
 def shown(value: str | float | int | None) -> str:
@@ -76,8 +85,8 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Row]) -> str:
     numeric = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(headers))]
 
     def line(texts: Sequence[str]) -> str:
-        parts = (text.rjust(width) if right else text.ljust(width) for text, width, right in zip(texts, widths, numeric, strict=True))
-        return ("  " + "  ".join(parts)).rstrip()
+        columns = zip(texts, widths, numeric, strict=True)
+        return "  " + "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in columns).rstrip()
 
     rule = "  " + "  ".join("─" * width for width in widths)
     return "\n".join(["", title, line(headers), rule, *map(line, cells)])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from inspect import isawaitable
+from itertools import pairwise
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
@@ -41,6 +42,7 @@ from tests.bench.system import MODEL, QUESTION, SYSTEM_TEXT, TENANT
 
 SIZES_KB = (1, 10, 100)
 RECORDS = {1: 200, 10: 100, 100: 25}   # per round: enough to time, few enough to fit the caches as in life
+WARM_ROUNDS = 2
 MODELS_COUNT = 20
 ANSWER = orjson.dumps({
     "id": "chatcmpl-1",
@@ -101,7 +103,7 @@ class Line:
         times.append(perf_counter_ns())
         written = [_bytes_of(stage, out) for outcome in outcomes for out in _outputs(outcome)]
         times.append(perf_counter_ns())
-        parts = (later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        parts = (later - earlier for earlier, later in pairwise(times))
         costs = {name: part / len(records) / 1000 for name, part in zip(PARTS, parts, strict=True)}
         return costs, *_onwards(stage, written)
 
@@ -179,11 +181,12 @@ async def line() -> Line:
 
 
 async def measure(rounds: int) -> dict[str, dict[int, dict[str, float]]]:
-    """By stage and prompt size in KB: the median of several rounds, after one that warms up."""
+    """By stage and prompt size in KB: the median of several rounds, after two that warm up."""
     found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for size_kb in SIZES_KB:
         measured = await line()
-        await measured.through(size_kb)
+        for _ in range(WARM_ROUNDS):
+            await measured.through(size_kb)
         taken = [await measured.through(size_kb) for _ in range(rounds)]
         for stage in measured.handlers:
             found[stage][size_kb] = {part: rounded(median(costs[stage][part] for costs in taken)) for part in PARTS}

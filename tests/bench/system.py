@@ -19,8 +19,8 @@ from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Tenant
 from schemas.topology import INTAKE, REQUEST_PARTITIONS_DEFAULT, STAGES
 from services.cli.apply import apply_config
 from services.cli.broker import KafkaProcess
-from services.cli.broker_config import HOST, free_ports
-from services.cli.processes import Processes
+from services.cli.broker_config import HOST
+from services.cli.processes import Processes, service_ports
 from services.cli.topics import create_all
 from shared.broker import Broker, Output, Record
 from shared.clock import SystemClock
@@ -103,9 +103,9 @@ def supervised(say: Say) -> Iterator[Processes]:
 
 def start_simulator(processes: Processes) -> tuple[str, str]:
     """A provider that answers at once and never fails. Name of its process, and its URL."""
-    (port,) = free_ports(1)
-    arguments = ("--port", str(port), "--profile", "steady", "--latency-scale", "0")
-    name = processes.start("simulator", "services.simulator", 0, arguments, (port, "/livez"))
+    (port,) = service_ports(1)
+    arguments = ("services.simulator", "--port", str(port), "--profile", "steady", "--latency-scale", "0")
+    name = processes.run("simulator", arguments, (port, "/livez"))
     processes.wait_ready(name)
     return name, f"http://{HOST}:{port}"
 

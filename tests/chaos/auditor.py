@@ -231,9 +231,10 @@ class _Audit:
         yield _finding("none-left-open", "every started attempt is closed", len(self.entries),
                        (f"{id} by {entry.attempt.executor}" for id, entry in self.entries.items() if entry.is_open))
         cut_off = [id for id, entry in self.entries.items() if entry.cut_off]
-        bound = self.seen.cut_offs * self.in_flight_peak
-        claim = f"attempts cut off: {len(cut_off)} <= {self.seen.cut_offs} cut-offs x {self.in_flight_peak} in flight"
-        yield _finding("unknown-bounded", claim, len(cut_off), cut_off[bound:])
+        executors = sorted({self.entries[id].attempt.executor for id in cut_off})
+        cut_offs, peak = self.seen.cut_offs, self.in_flight_peak
+        claim = f"attempts cut off: {len(cut_off)} of {len(executors)} executors <= {cut_offs} cut-offs x {peak} in flight"
+        yield _finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
 
     @cached_property
     def in_flight_peak(self) -> int:

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
@@ -16,7 +16,7 @@ from shared.broker import Broker, Reader, Record
 from shared.codec import decode
 from shared.errors import BrokerUnavailableError
 from shared.ids import request_id_of_record
-from tests.chaos.auditor import Accepted, Billed, LedgerLine, SeenResult
+from tests.chaos.auditor import Accepted, Billed, Evidence, LedgerLine, SeenResult
 
 POLL_MS = 200
 REOPEN_S = 0.3
@@ -101,6 +101,17 @@ async def ledger(broker: Broker) -> list[LedgerLine]:
 def invoice(path: Path) -> list[Billed]:
     lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
     return [Billed(line["attempt_id"], line["cost_microusd"], line["at_ms"]) for line in lines]
+
+
+def dump(seen: Evidence, path: Path) -> None:
+    """Everything that was audited, one JSON line each, to look up what broke an invariant: the broker's data is gone by then."""
+    kinds = {"accepted": seen.accepted, "result": seen.late, "billed": seen.invoice}
+    with path.open("wb") as out:
+        for line in seen.ledger:
+            attempt = line.attempt.model_dump(mode="json", exclude_defaults=True)
+            out.write(orjson.dumps({"kind": "attempt", "logged_ms": line.logged_ms} | attempt) + b"\n")
+        for kind, each in ((kind, each) for kind, found in kinds.items() for each in found):
+            out.write(orjson.dumps({"kind": kind} | asdict(each)) + b"\n")
 
 
 async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from tests.chaos.scenario import Outcome, Plan, run
 
 REQUESTS = 900
 RATE_S = 60.0
+LATENCY_SCALE = 3.0  # calls take half a second and more: some are in flight whenever an executor is killed
 SETTLE_S = 12.0      # what is lost stays lost: no reason to wait for it long
 
 
@@ -38,6 +39,7 @@ class Mutant:
             mutant=self.name,
             mutant_stage=self.stage,
             mutant_env=self.env,
+            latency_scale=LATENCY_SCALE,
             settle_s=SETTLE_S,
         )
 

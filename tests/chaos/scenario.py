@@ -60,7 +60,7 @@ class Plan:
     bounces: int
     seed: int
     replicas: Mapping[str, int] = field(default_factory=lambda: REPLICAS)
-    latency_scale: float = 0.3
+    latency_scale: float = 1.0
     aimed: Sequence[Fault] | None = None
     mutant: str = ""
     mutant_stage: str = ""
@@ -128,9 +128,12 @@ async def run(plan: Plan, say: Say) -> Outcome:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+    report = audit(seen)
+    if not report.holds:
+        evidence.dump(seen, directory / "evidence.jsonl")
     figures = {"settled": settled, "retried_by_http": load.retried, "reader_reopened": watcher.reopened,
                **_latencies(watcher), **_silences(watcher, injector.fired)}
-    return Outcome(plan, audit(seen), injector.fired, time.monotonic() - began_s, figures)
+    return Outcome(plan, report, injector.fired, time.monotonic() - began_s, figures)
 
 
 def _environment(bootstrap: str) -> dict[str, str]:

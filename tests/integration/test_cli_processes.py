@@ -81,10 +81,11 @@ def test_wrong_settings_are_not_tried_again_and_the_error_shows_the_log(processe
     assert processes.restarts(name) == 0
 
 
-def test_who_is_not_ready_in_time_is_named(processes: Processes) -> None:
+def test_who_is_not_ready_in_time_is_named(processes: Processes, tmp_path: Path) -> None:
     processes.start("fine", CHILD)
     processes.start("slow", CHILD, CHILD_NEVER_READY="1")
     processes.wait_ready("fine-0")
+    wait_until(lambda: "hello" in (tmp_path / "logs" / "slow-0.log").read_text(), "the slow one is there")
     with pytest.raises(ProcessError, match="not ready after 0 s: slow-0\n") as caught:
         processes.wait_ready(timeout_s=0.3)
     assert "child says hello" in caught.value.message

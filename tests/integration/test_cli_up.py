@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli.__main__ import main
-from services.cli.broker_config import free_ports
 from services.cli.broker_state import command_line
+from services.cli.processes import service_ports
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY")
 
@@ -40,7 +40,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def test_every_example_ends_as_it_says_and_nothing_is_left_running(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = service_ports(1)
     done = baton(tmp_path, "up", "--demo", "--http-port", str(port))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "28 of 28 answered, all as expected" in done.stdout
@@ -50,7 +50,7 @@ def test_every_example_ends_as_it_says_and_nothing_is_left_running(tmp_path: Pat
 
 
 def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = service_ports(1)
     command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
     with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
@@ -71,7 +71,7 @@ def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path
 
 
 def test_a_kill_of_the_command_leaves_no_process(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = service_ports(1)
     command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
     with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout

@@ -25,7 +25,10 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def running() -> Iterator[int]:
     """A process that looks like `baton up`."""
-    with subprocess.Popen([sys.executable, "-c", "input()", "up"], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", "up"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()   # until then its command line is still ours
         yield process.pid
         process.kill()
 
