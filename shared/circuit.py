@@ -34,9 +34,8 @@ TRANSITIONS = {
 class CircuitRules:
     """When circuits trip and how they recover. Times in milliseconds unless the name says otherwise.
 
-    Odds of a false trip at 7.26 % independent failures, per call: 8 in a row 7.7e-10, half of 30 4.4e-10, half of 20
-    in 10 s 3.8e-7 if it were asked once per 20 fresh calls. The short window is there for speed: at 100 calls/s half of
-    them failing trips it within 10 s, all of them failing trips the row of 8 at once.
+    Chances of a false trip at 7.26 % independent failures: 8 in a row 7.7e-10 per call, half of 30 4.4e-10, half of 20
+    3.8e-7. The short window is for speed when a part of the calls fails; when all of them fail the row of 8 is faster.
     """
 
     run_max: int = 8

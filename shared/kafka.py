@@ -397,6 +397,8 @@ class KafkaReader:
                 raise errors.UnknownTopicOrPartitionError(f"topic {topic} does not exist")
         self._assigned = [TopicPartition(topic, number) for number in partitions]
         self._client.assign(self._assigned)
+        # Paused until the first poll: a fetch waits 500 ms for records, and every question on its connection waits behind it.
+        self._client.pause(*self._assigned)
         if at_end:
             starts = await self._client.end_offsets(self._assigned)
         elif since_ms is None:
@@ -412,6 +414,8 @@ class KafkaReader:
         return {raw: found[raw].offset if found.get(raw) else ends[raw] for raw in self._assigned}
 
     async def poll(self, timeout_ms: int, records_max: int = 2000) -> Sequence[Record]:
+        if paused := self._client.paused():
+            self._client.resume(*paused)
         batch = await _guard(self._client.getmany(timeout_ms=timeout_ms, max_records=records_max))
         return [record for records in batch.values() for record in _records(records)]
 

@@ -13,14 +13,12 @@ import click
 
 from schemas.config import ConfigFile, ConfigRecord, Strict
 from schemas.topology import CONFIG, topic_spec
-from services.cli.broker import state_file
-from services.cli.broker_state import read_state
+from services.cli.address import known_environment, known_settings
 from services.cli.config_file import load, offered
 from shared.broker import Broker, Output
 from shared.catalogue import VERSION_KEY
 from shared.clock import SystemClock
 from shared.codec import decode, encode, headers_for
-from shared.config import Settings, environment
 from shared.errors import BatonError, BrokerUnavailableError, UndecodableError
 from shared.kafka import KafkaBroker
 from shared.service import kafka_options
@@ -189,7 +187,7 @@ def _output(key: str, version: int, spec: Spec) -> Output:
 def apply(file: Path, dry_run: bool, wait: bool) -> None:
     """Check FILE (default: baton.yaml) and put it into force, without a restart of anything."""
     try:
-        choice = offered(load(file), environment())
+        choice = offered(load(file), known_environment())
         for note in choice.left_out:
             click.echo(note, err=True)
         report = asyncio.run(_apply(choice.config, dry_run, WAIT_S if wait else 0))
@@ -208,7 +206,7 @@ def _conclusion(report: ApplyReport, dry_run: bool) -> str:
 
 async def _apply(config: ConfigFile, dry_run: bool, wait_s: float) -> ApplyReport:
     """Against the broker of the environment. Raises BrokerUnavailableError when it does not answer in time."""
-    settings = _settings()
+    settings = known_settings()
     broker = KafkaBroker(kafka_options(settings, "baton-apply"))
     clock = SystemClock()
     give_up_s = clock.monotonic_s() + wait_s
@@ -223,11 +221,3 @@ async def _apply(config: ConfigFile, dry_run: bool, wait_s: float) -> ApplyRepor
             await asyncio.sleep(RETRY_S)
     finally:
         await broker.close()
-
-
-def _settings() -> Settings:
-    """Of the environment; without KAFKA_BOOTSTRAP_SERVERS the broker of `baton broker start` is meant, if it runs."""
-    env = dict(environment())
-    if not env.get("KAFKA_BOOTSTRAP_SERVERS", "").strip() and (state := read_state(state_file())):
-        env["KAFKA_BOOTSTRAP_SERVERS"] = state.bootstrap
-    return Settings.from_environment(env)

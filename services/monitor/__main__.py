@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import sys
 
 import uvloop
 
-from services.monitor.main import serve
+from services.monitor.main import StreamEndedError, serve
 from services.monitor.monitor import STAGE
 from shared import log
 from shared.config import Settings
@@ -39,7 +40,12 @@ async def _until_signalled(settings: Settings, instance: str) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    await serve(settings, instance, stop)
+    try:
+        await serve(settings, instance, stop)
+    except StreamEndedError as error:
+        # At once: what is left of Faust, a thread with its own loop, would keep the process for ever.
+        logger.error("ending: %s", error)
+        os._exit(EXIT_ENDED_ITSELF)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import logging
 from random import SystemRandom
 
 import faust
-from faust.contrib.asgi import faust_app_running
+from faust.contrib.asgi import bind_to_running_loop
 
 from schemas.messages import FleetEntry
 from schemas.topology import CONFIG, FLEET, OBSERVATIONS
@@ -68,10 +68,14 @@ async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: as
     health = None
     if settings.health_port:
         health = await serve_health(settings.health_port, progress.is_live, lambda: app.tables.actives_ready, settings.http_host)
+    bind_to_running_loop(app)
+    app.finalize()
     try:
-        async with faust_app_running(app, discover=False, stop_timeout=settings.drain_ms / 1000):
-            await _until_any_ends(stop, app, monitor, progress, broker)
+        await app.start()
+        await _until_any_ends(stop, app, monitor, progress, broker)
     finally:
+        if not app.crashed:      # a crashed app cannot be stopped: parts of it are gone
+            await asyncio.wait_for(app.stop(), settings.drain_ms / 1000)
         if health:
             await health.cleanup()
 

@@ -11,9 +11,10 @@ are no reason to fail a build; with `ARGS=--strict` a missed target makes it 1.
 |---|---|
 | `__main__.py` | the order of a run, and the figures and targets it ends in |
 | `system.py`, `relay.py` | what is started: broker, simulator, Baton · the relay chain |
-| `load.py`, `saturation.py` | requests at a rate, latency from the due time · as many as the system takes, and more |
+| `load.py` | requests at a rate or from so many callers; latency from the due time |
+| `latency.py`, `saturation.py` | at 50 and 200 a second beside the relay · as many as Baton takes, and five times as many |
 | `cpu.py` | CPU time and memory of processes, and what machine this is |
 | `stages.py` | each stage alone, in this process, at 1, 10 and 100 KB prompts |
-| `peers.py` | LiteLLM's proxy, installed apart, measured like Baton |
+| `peers.py`, `litellm_proxy.py` | another gateway measured like Baton · its installation and process |
 | `report.py` | percentiles, tables, targets, `build/bench.json` |
 """

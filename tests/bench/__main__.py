@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import uvloop
 
 from tests.bench import latency, relay, saturation, stages
 from tests.bench.cpu import busy_warning, require_proc, surroundings
-from tests.bench.report import Row, Target, rounded_all, table, targets_table, write_section
-from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised
-
-OUT = Path("build/bench.json")
+from tests.bench.report import OUT, Row, Target, rounded_all, table, targets_table, write_section
+from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised, teller
 
 # Of the design's budget, on two cores. CPU-ms per request at saturation, by process; together 0.7.
 CPU_MS_MAX = {
@@ -70,12 +67,6 @@ def main(quick: bool, strict: bool, out: Path) -> None:
     missed = sum(not target.is_met for target in targets)
     click.echo(f"\n{len(targets) - missed} of {len(targets)} targets met; the figures are in {out}")
     sys.exit(1 if strict and missed else 0)
-
-
-def teller() -> Say:
-    """Prints what is being done, with the seconds since the start."""
-    began_s = time.monotonic()
-    return lambda text: click.echo(f"{time.monotonic() - began_s:6.1f} s  {text}")
 
 
 def measure(length: Length, say: Say) -> dict[str, Any]:
@@ -147,6 +138,7 @@ def tables(figures: dict[str, Any]) -> list[str]:
               *_rates(figures)),
         table("At saturation, per process (broker and simulator are not counted as Baton)", *_processes(figures)),
         table("Each stage alone, µs per record (executor without the HTTP call)", *_stages(figures)),
+        table("Asked nothing, % of a core", tuple(figures["idle_cpu_percent"]), [tuple(figures["idle_cpu_percent"].values())]),
         table("Overload", *_overload(figures)),
     ]
 

@@ -20,7 +20,7 @@ from tests.bench.report import latencies
 from tests.bench.system import HEADERS, Baton, Say, body, chat_body, from_results, own, to_intake
 
 RATES = (50, 200)
-WARM_RATE_S, WARM_S = 200, 2.0
+WARM_RATE_S, WARM_S = 400, 2.0   # the broker is a fresh JVM
 PAUSE_S = 0.5
 IDLE_S = 3.0
 

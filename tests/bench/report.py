@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+OUT = Path("build/bench.json")
+
 Row = Sequence[str | float | int | None]
 
 
@@ -69,12 +71,14 @@ class Target:
 
 
 def shown(value: str | float | int | None) -> str:
-    """A cell: numbers with three significant digits, thousands in groups, nothing for None."""
+    """A cell: counts as they are, figures with three significant digits, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    short = rounded(float(value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    short = rounded(value)
     return f"{short:,.0f}" if abs(short) >= 100 or short == int(short) else f"{short:g}"
 
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import orjson
 import uvloop
 
@@ -31,7 +32,7 @@ Say = Callable[[str], None]
 
 LOG_DIR = Path("build/bench")
 KEY_NAME = "BATON_BENCH_KEY"
-KEY = "of-a-bench-on-loopback"
+KEY = "sk-of-a-bench-that-listens-on-loopback-only"
 TENANT = "bench"
 MODEL = "sim-nano"
 SYSTEM_TEXT = 9 * "Baton holds the request in the log and its health view in a topic, so nothing waits in silence. "
@@ -49,6 +50,12 @@ MODELS = {
     "sim-large": (0.90, "2.50", "10"),
     "sim-reason": (0.95, "5", "20"),
 }
+
+
+def teller() -> Say:
+    """Prints what is being done, with the seconds since the start."""
+    began_s = time.monotonic()
+    return lambda text: click.echo(f"{time.monotonic() - began_s:6.1f} s  {text}")
 
 
 def config(simulator_url: str) -> ConfigFile:

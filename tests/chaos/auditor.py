@@ -14,6 +14,9 @@ from schemas.messages import Attempt, AttemptPhase, FailureClass
 
 EXAMPLES_MAX = 5
 
+ACTIVE_MS = 3_000      # who began no call for so long before a freeze is not known to have been there
+ASLEEP_BY_MS = 200     # a signal is not delivered at once
+
 CRASHED = frozenset({FailureClass.ORPHANED, FailureClass.CANCELLED})
 """Failures that say: the executor died or was cut off. Others that leave a cost unknown are the provider's (reset, timeout)."""
 
@@ -68,6 +71,7 @@ class Evidence:
     ledger: Sequence[LedgerLine]
     invoice: Sequence[Billed]
     cut_offs: int = 0
+    freezes: Sequence[tuple[int, int]] = ()      # of executors, past their session timeout: from and until, epoch ms
     skew_ms: int = 0
     lag: Mapping[str, int] = field(default_factory=dict)   # records that a consumer group had not finished when all was over
 
@@ -231,10 +235,24 @@ class _Audit:
         yield _finding("none-left-open", "every started attempt is closed", len(self.entries),
                        (f"{id} by {entry.attempt.executor}" for id, entry in self.entries.items() if entry.is_open))
         cut_off = [id for id, entry in self.entries.items() if entry.cut_off]
+        yield self._zombies()
         executors = sorted({self.entries[id].attempt.executor for id in cut_off})
         cut_offs, peak = self.seen.cut_offs, self.in_flight_peak
         claim = f"attempts cut off: {len(cut_off)} of {len(executors)} executors <= {cut_offs} cut-offs x {peak} in flight"
         yield _finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
+
+    def _zombies(self) -> Finding:
+        """An executor that woke up after its partitions were given away begins no call. Who slept is told by its silence,
+        while another one went on."""
+        begun = sorted((entry.attempt.started_ms, entry.attempt.executor, id) for id, entry in self.entries.items())
+        broken = []
+        for from_ms, until_ms in self.seen.freezes:
+            awake = {executor for at_ms, executor, _ in begun if from_ms + ASLEEP_BY_MS < at_ms < until_ms}
+            asleep = {executor for at_ms, executor, _ in begun if from_ms - ACTIVE_MS < at_ms <= from_ms} - awake
+            if awake:
+                broken += [f"{id} {at_ms - until_ms} ms after it woke" for at_ms, executor, id in begun
+                           if at_ms >= until_ms and executor in asleep]
+        return _finding("zombies-silent", "who woke up too late begins no call", len(self.seen.freezes), broken)
 
     @cached_property
     def in_flight_peak(self) -> int:
@@ -267,15 +285,25 @@ class _Audit:
                        _twice(line.attempt_id for line in self.seen.invoice))
         yield _finding("result-cost", "a result's cost is the sum of its attempts", len(self.seen.late), self._result_costs())
 
+    @cached_property
+    def walked_twice(self) -> set[str]:
+        """Requests with a plan on which more than one executor made calls: after a crash, or beside a zombie."""
+        walkers: dict[str, set[str]] = defaultdict(set)
+        for entry in self.entries.values():
+            walkers[entry.attempt.plan_id].add(entry.attempt.executor)
+        plans = {plan_id for plan_id, executors in walkers.items() if len(executors) > 1}
+        return {entry.attempt.request_id for entry in self.entries.values() if entry.attempt.plan_id in plans}
+
     def _result_costs(self) -> Iterator[str]:
-        """Exact where every attempt's cost is known and none was cut off; else it lies below the upper bound."""
+        """Exact where nothing was cut off and no plan was walked twice; else it lies below the upper bound: a result tells
+        what was known when it was decided, and the ledger of a call that a zombie made beside it, too."""
         by_request: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries.values():
             by_request[entry.attempt.request_id].append(entry)
         for result in self.seen.late:
             entries = by_request.get(result.request_id, [])
             known = sum(entry.attempt.cost_microusd for entry in entries if entry.attempt.cost_known)
-            if any(entry.cut_off or entry.is_open for entry in entries):
+            if any(entry.cut_off or entry.is_open for entry in entries) or result.request_id in self.walked_twice:
                 upper = sum(entry.cost_upper_microusd for entry in entries)
                 if result.cost_microusd > upper:
                     yield f"{result.request_id} {result.status}: {result.cost_microusd} > {upper} micro-USD"
@@ -313,6 +341,7 @@ class _Audit:
             "attempts": len(self.entries),
             "invoice_lines": len(self.seen.invoice),
             "invoice_microusd": sum(self.billed.values()),
+            "requests_walked_twice": len(self.walked_twice),
             "attempts_cut_off": sum(entry.cut_off for entry in self.entries.values()),
             "attempts_cost_unknown": sum(not e.is_open and not e.attempt.cost_known for e in self.entries.values()),
             "cut_offs": self.seen.cut_offs,

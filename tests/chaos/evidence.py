@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiokafka.admin import AIOKafkaAdminClient
@@ -105,13 +106,13 @@ def invoice(path: Path) -> list[Billed]:
 
 def dump(seen: Evidence, path: Path) -> None:
     """Everything that was audited, one JSON line each, to look up what broke an invariant: the broker's data is gone by then."""
-    kinds = {"accepted": seen.accepted, "result": seen.late, "billed": seen.invoice}
+    kinds: dict[str, Iterable[Any]] = {"accepted": seen.accepted, "result": seen.late, "billed": seen.invoice}
     with path.open("wb") as out:
         for line in seen.ledger:
             attempt = line.attempt.model_dump(mode="json", exclude_defaults=True)
-            out.write(orjson.dumps({"kind": "attempt", "logged_ms": line.logged_ms} | attempt) + b"\n")
+            out.write(orjson.dumps({"what": "attempt", "logged_ms": line.logged_ms} | attempt) + b"\n")
         for kind, each in ((kind, each) for kind, found in kinds.items() for each in found):
-            out.write(orjson.dumps({"kind": kind} | asdict(each)) + b"\n")
+            out.write(orjson.dumps({"what": kind} | asdict(each)) + b"\n")
 
 
 async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:

@@ -39,13 +39,13 @@ class Fault:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fired:
-    """A fault as it happened. `at_ms` is epoch; it ended when the process ran again, or was started again."""
+    """A fault as it happened; times are epoch ms. A freeze lasts until its process runs again."""
 
     fault: Fault
     at_ms: int
-    pid: int
+    until_ms: int = 0
 
 
 def schedule(seed: int, victims: Sequence[str], count: int, bounces: int, from_s: float, until_s: float) -> list[Fault]:
@@ -103,7 +103,8 @@ class Injector:
     async def _fire(self, fault: Fault, at_s: float) -> None:
         pid = self._broker.pid() if fault.kind is Kind.BOUNCE else self._processes.pid(fault.victim)
         self._say(f"  {at_s:6.1f} s  {fault.kind:<19}  {fault.victim} (pid {pid})")
-        self.fired.append(Fired(fault, time.time_ns() // 1_000_000, pid))
+        fired = Fired(fault, time.time_ns() // 1_000_000)
+        self.fired.append(fired)
         if fault.kind is Kind.BOUNCE:
             await asyncio.to_thread(self._broker.kill)
             await asyncio.to_thread(self._broker.restart)
@@ -111,6 +112,7 @@ class Injector:
             await asyncio.to_thread(self._processes.kill, fault.victim, signal.SIGKILL)
         else:
             await self._freeze(fault.victim, pid)
+        fired.until_ms = time.time_ns() // 1_000_000
 
     async def _freeze(self, victim: str, pid: int) -> None:
         self._processes.kill(victim, signal.SIGSTOP)

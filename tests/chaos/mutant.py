@@ -21,6 +21,7 @@ from shared.dispatch import Writer
 from shared.ids import completion_id
 from shared.outcome import Out
 from shared.progress import Progress
+from shared.stage import Runner
 
 LATE_S = 1.0
 """How much too late a planted fault does what it should have done first; several commits fit in between."""
@@ -96,6 +97,11 @@ def write_behind() -> None:
     Writer.write = written_later  # type: ignore[method-assign]
 
 
+def no_frozen_check() -> None:
+    """A process that stood still goes on where it stopped."""
+    Runner.check_alive = lambda self: None  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "commit-before-produce": commit_before_produce,
     "commit-past-unfinished": commit_past_unfinished,
@@ -103,6 +109,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "no-fence": no_fence,
     "no-dedupe": no_dedupe,
     "no-order": no_order,
+    "no-frozen-check": no_frozen_check,
     "refund": refund,
     "write-behind": write_behind,
 }

@@ -29,7 +29,7 @@ from shared.kafka import KafkaBroker, KafkaOptions
 from tests.chaos import evidence
 from tests.chaos.auditor import Evidence, Report, audit
 from tests.chaos.evidence import Watcher
-from tests.chaos.faults import BROKER, Fault, Fired, Injector, schedule, stage_of
+from tests.chaos.faults import BROKER, Fault, Fired, Injector, Kind, schedule, stage_of
 from tests.chaos.load import Load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,7 @@ SESSION_TIMEOUT_MS = 3_000
 QUIET_START_S = 3.0
 SETTLE_S = 150.0
 SILENCE_S = 20.0          # how far behind a fault its longest silence is looked for
+OUTAGE_ECHO_MS = 5_000    # after the broker is back, clients take so long to find it
 PARTITIONS = 6
 
 TIMING = {
@@ -209,8 +210,17 @@ async def _evidence(
         ledger=await evidence.ledger(broker),
         invoice=evidence.invoice(invoice),
         cut_offs=cut_offs,
+        freezes=_freezes(fired),
         lag=lag,
     )
+
+
+def _freezes(fired: Sequence[Fired]) -> list[tuple[int, int]]:
+    """Of executors, while the broker was there: else nobody begins a call, and silence tells nothing."""
+    outages = [(each.at_ms, each.until_ms + OUTAGE_ECHO_MS) for each in fired if each.fault.victim == BROKER]
+    freezes = [(each.at_ms, each.until_ms) for each in fired
+               if each.fault.kind is Kind.FREEZE and stage_of(each.fault.victim) == "executor"]
+    return [freeze for freeze in freezes if not any(freeze[0] < until and start < freeze[1] for start, until in outages)]
 
 
 def _latencies(watcher: Watcher) -> dict[str, int]:
@@ -223,9 +233,9 @@ def _silences(watcher: Watcher, fired: Sequence[Fired]) -> dict[str, Any]:
     arrivals = sorted(watcher.arrivals_ms)
     longest: dict[str, float] = {}
     for each in fired:
-        end_ms = each.at_ms + SILENCE_S * 1000
-        inside = [each.at_ms, *(at for at in arrivals if each.at_ms <= at <= end_ms)]
-        gap_ms = max((after - before for before, after in pairwise(inside)), default=0)
+        after = [at for at in arrivals if at >= each.at_ms]
+        inside = [each.at_ms, *after[:1], *(at for at in after[1:] if at <= each.at_ms + SILENCE_S * 1000)]
+        gap_ms = max((second - first for first, second in pairwise(inside)), default=0)
         stage = BROKER if each.fault.victim == BROKER else stage_of(each.fault.victim)
         name = f"{stage} {each.fault.kind.name.lower()}"
         longest[name] = max(longest.get(name, 0.0), round(gap_ms / 1000, 1))

@@ -16,7 +16,7 @@ def started(request: str, attempt: str = "", at_ms: int = 1_000) -> LedgerLine:
     id = attempt or f"{request}/plan/0/0-e1"
     return LedgerLine(at_ms, Attempt(
         attempt_id=id, plan_id=f"{request}/plan/0", request_id=request, tenant="t", phase=AttemptPhase.STARTED,
-        model="m", backend="b", executor="e1", started_ms=at_ms, cost_max_microusd=COST_MAX,
+        model="m", backend="b", executor=id[-2:], started_ms=at_ms, cost_max_microusd=COST_MAX,
     ))
 
 
@@ -165,6 +165,12 @@ def _aborted_read(run: Evidence) -> Evidence:
     return replace(run, live=[*run.live[:2], replace(run.live[2], offset=2)])
 
 
+def _zombie(run: Evidence) -> Evidence:
+    """e1 is stopped after its third call, e2 goes on, e1 wakes up and calls again."""
+    late = started("c", "c/plan/0/1-e1", at_ms=7_000)
+    return replace(run, freezes=[(1_500, 6_500)], ledger=[*run.ledger, late, finished(late)], invoice=[*run.invoice, billed(late)])
+
+
 def _stuck(run: Evidence) -> Evidence:
     return replace(run, lag={"baton.output": 3})
 
@@ -190,6 +196,7 @@ PLANTED: dict[Callable[[Evidence], Evidence], str] = {
     _too_many_unknown: "unknown-bounded",
     _lost_by_the_broker: "accepted-in-log",
     _aborted_read: "readers-agree",
+    _zombie: "zombies-silent",
     _stuck: "all-consumed",
 }
 
@@ -202,6 +209,10 @@ def test_a_planted_fault_is_caught_by_the_invariant_that_names_it(plant: Callabl
 
 def test_every_invariant_has_a_planted_fault() -> None:
     assert {finding.id for finding in audit(clean()).findings} == set(PLANTED.values())
+
+
+def test_a_zombie_that_wakes_up_and_is_silent_is_fine() -> None:
+    assert audit(replace(clean(), freezes=[(1_500, 6_500)])).holds
 
 
 def test_ordering_keys_are_compared_within_a_lane_only() -> None:

@@ -223,3 +223,12 @@ async def test_an_idle_monitor_is_live_as_long_as_it_ticks():
     assert not progress.is_live()
     bench.monitor.ticked_s = bench.clock.monotonic_s()
     assert progress.is_live()
+
+
+async def test_resuming_after_a_recovery_loses_nothing_that_is_queued():
+    app = faust_app(SETTINGS)
+    app.flow_control.resume()
+    queue = app.FlowControlQueue(clear_on_resume=True)
+    queue.put_nowait("a record that came while the table was recovered")
+    app.flow_control.resume()
+    assert queue.qsize() == 1
