@@ -18,6 +18,8 @@ from shared.service import EXIT_ENDED_ITSELF, EXIT_SETTINGS
 
 logger = logging.getLogger(__name__)
 
+STOP_S_MAX = 5.0
+
 
 def main() -> None:
     instance = secrets.token_hex(4)
@@ -37,11 +39,18 @@ def main() -> None:
 
 
 async def _until_signalled(settings: Settings, instance: str) -> None:
+    """A stop that hangs, as Faust's does while the broker is away, is cut short: all that is unfinished is in the log."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    serving = asyncio.create_task(serve(settings, instance, stop))
+    await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({serving}, timeout=min(settings.drain_ms / 1000, STOP_S_MAX))
+    if not serving.done():
+        logger.warning("not ended in %s s, the broker is away: going all the same", STOP_S_MAX)
+        os._exit(0)
     try:
-        await serve(settings, instance, stop)
+        serving.result()
     except StreamEndedError as error:
         # At once: what is left of Faust, a thread with its own loop, would keep the process for ever.
         logger.error("ending: %s", error)

@@ -75,7 +75,7 @@ async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: as
         await _until_any_ends(stop, app, monitor, progress, broker)
     finally:
         if not app.crashed:      # a crashed app cannot be stopped: parts of it are gone
-            await asyncio.wait_for(app.stop(), settings.drain_ms / 1000)
+            await app.stop()
         if health:
             await health.cleanup()
 

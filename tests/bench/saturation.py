@@ -18,7 +18,7 @@ from tests.bench.cpu import Meter, rss_mb
 from tests.bench.load import LEAD_S
 from tests.bench.system import DEADLINE_MS, Baton, from_results, to_intake
 
-BACKLOG = 3_000
+BACKLOG = 2_000
 WARM_S = 3.0
 SILENCE_S = 30.0
 TICK_S = 0.005

@@ -52,13 +52,15 @@ def _freeze(*victims: str) -> tuple[tuple[float, str, Kind], ...]:
     return tuple((4.0 + 6.0 * place, victim, Kind.FREEZE) for place, victim in enumerate(victims))
 
 
+_LINGER = {"BATON_LINGER_MS": "400"}
+
 # fmt: off
 MUTANTS = (
     #      name                      stage            must break           provoked by
     Mutant("commit-before-produce",  "preprocessing", "none-lost",         _kill("preprocessing-0")),
     Mutant("commit-past-unfinished", "executor",      "none-lost",         _kill("executor-0", "executor-1")),
     Mutant("no-read-back",           "executor",      "none-left-open",    _kill("executor-0", "executor-1")),
-    Mutant("no-fence",               "output",        "no-duplicates",     _freeze("output-0", "output-1"), {"BATON_LINGER_MS": "400"}),
+    Mutant("no-fence",               "output",        "no-duplicates",     _freeze("output-0", "output-1"), _LINGER),
     Mutant("no-dedupe",              "output",        "no-duplicates",     _kill("quality-gate-0", "quality-gate-0")),
     Mutant("no-frozen-check",        "executor",      "zombies-silent",    _freeze("executor-0", "executor-1")),
     Mutant("no-order",               "executor",      "order-kept"),

@@ -168,7 +168,8 @@ def _aborted_read(run: Evidence) -> Evidence:
 def _zombie(run: Evidence) -> Evidence:
     """e1 is stopped after its third call, e2 goes on, e1 wakes up and calls again."""
     late = started("c", "c/plan/0/1-e1", at_ms=7_000)
-    return replace(run, freezes=[(1_500, 6_500)], ledger=[*run.ledger, late, finished(late)], invoice=[*run.invoice, billed(late)])
+    ledger = [*run.ledger, late, finished(late)]
+    return replace(run, freezes=[(1_500, 6_500)], ledger=ledger, invoice=[*run.invoice, billed(late)])
 
 
 def _stuck(run: Evidence) -> Evidence:

@@ -228,7 +228,7 @@ async def test_an_idle_monitor_is_live_as_long_as_it_ticks():
 async def test_resuming_after_a_recovery_loses_nothing_that_is_queued():
     app = faust_app(SETTINGS)
     app.flow_control.resume()
-    queue = app.FlowControlQueue(clear_on_resume=True)
+    queue = app.FlowControlQueue(maxsize=10, clear_on_resume=True)
     queue.put_nowait("a record that came while the table was recovered")
     app.flow_control.resume()
     assert queue.qsize() == 1
