@@ -84,7 +84,7 @@ class Runner:
         return True
 
     async def _tick(self) -> None:
-        while True:
+        while self._stood_s() <= self._frozen_s:   # else stop for good: whoever asks from now on finds out, too
             self._ticked_s = self._clock.monotonic_s()
             if self.is_ready():
                 self._away = False
@@ -92,12 +92,19 @@ class Runner:
 
     def check_alive(self) -> None:
         """Raises FrozenError when this process was stopped for longer than the group waits for a member."""
-        stood_s = self._clock.monotonic_s() - self._ticked_s
-        if stood_s > FROZEN_SHARE * self._options.session_timeout_ms / 1000:
+        stood_s = self._stood_s()
+        if stood_s > self._frozen_s:
             raise FrozenError(
                 f"{self._stage.name} stood still for {stood_s:.1f} s, the group has moved on; "
                 "ending, so that nothing is done twice"
             )
+
+    def _stood_s(self) -> float:
+        return self._clock.monotonic_s() - self._ticked_s
+
+    @property
+    def _frozen_s(self) -> float:
+        return FROZEN_SHARE * self._options.session_timeout_ms / 1000
 
     def is_live(self) -> bool:
         """Whether the loop turns. Never depends on the broker: restarting a stage does not bring a broker back."""

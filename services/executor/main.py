@@ -38,6 +38,7 @@ from services.executor.takeover import Takeover, orphaned
 from services.executor.transport import AiohttpTransport
 from shared import ids
 from shared.config import resolve_secret
+from shared.errors import FrozenError
 from shared.handler import Context
 from shared.outcome import Drop, Emit, Out, Outcome
 from shared.service import World
@@ -130,10 +131,11 @@ class Executor:
         partition, backend = context.record.partition, self._world.catalogue().backends[call.backend]
         probe_epoch = self.backends.begin(call)
         try:
+            context.check_alive()
             started = self._started(call, attempt_id, envelope, backend.prices.version)
             self._takeover.note(partition, started)
             await context.ledger.write(Out(ATTEMPTS, started, envelope.key), context.trace)
-            context.check_alive()
+            await self._still_alive(started, envelope, context)
             began_s = self._clock.monotonic_s()
             reply = await self._call(call, attempt_id, envelope)
             latency_ms = (self._clock.monotonic_s() - began_s) * 1000
@@ -147,6 +149,15 @@ class Executor:
             call, probe_epoch, latency_ms, reply.failure, counts, reply.usage, cost or 0, self._clock.now_ms()
         )
         return finished, reply
+
+    async def _still_alive(self, started: Attempt, envelope: Envelope[Plan], context: Context) -> None:
+        """The new owner may have read the ledger before this line came: then nobody but us would ever close it."""
+        try:
+            context.check_alive()
+        except FrozenError:
+            never_sent = self._finished(started, Reply(failure=FailureClass.CANCELLED, sent=False), cost=0)
+            await context.ledger.write(Out(ATTEMPTS, never_sent, envelope.key), context.trace)
+            raise
 
     async def _call(self, call: Call, attempt_id: str, envelope: Envelope[Plan]) -> Reply:
         task, catalogue = envelope.payload.task, self._world.catalogue()

@@ -175,7 +175,7 @@ async def line() -> Line:
         "preprocessing": Preprocessing(world.catalogue),
         "router": Router(world.catalogue, world.fleet, clock),
         "executor": Executor(world, Instant()),
-        "quality-gate": QualityGate(world.catalogue, clock),
+        "quality-gate": QualityGate(world.catalogue, clock, broker, world.settings.seen_max),
         "output": OutputStage(broker, world.settings.seen_max),
     })
 

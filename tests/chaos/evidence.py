@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 
-from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, Topic
+from schemas.envelope import Header
+from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, TOPICS, Key, Topic
 from shared.broker import Broker, Reader, Record
 from shared.codec import decode
 from shared.errors import BrokerUnavailableError
@@ -104,15 +105,28 @@ def invoice(path: Path) -> list[Billed]:
     return [Billed(line["attempt_id"], line["cost_microusd"], line["at_ms"]) for line in lines]
 
 
-def dump(seen: Evidence, path: Path) -> None:
+def dump(seen: Evidence, hops: Sequence[Mapping[str, object]], path: Path) -> None:
     """Everything that was audited, one JSON line each, to look up what broke an invariant: the broker's data is gone by then."""
     kinds: dict[str, Iterable[Any]] = {"accepted": seen.accepted, "result": seen.late, "billed": seen.invoice}
     with path.open("wb") as out:
+        out.writelines(orjson.dumps(hop) + b"\n" for hop in hops)
         for line in seen.ledger:
             attempt = line.attempt.model_dump(mode="json", exclude_defaults=True)
             out.write(orjson.dumps({"what": "attempt", "logged_ms": line.logged_ms} | attempt) + b"\n")
         for kind, each in ((kind, each) for kind, found in kinds.items() for each in found):
             out.write(orjson.dumps({"what": kind} | asdict(each)) + b"\n")
+
+
+async def trails(broker: Broker, ids: Collection[str]) -> list[dict[str, object]]:
+    """Every record of these requests on every hop, in the order of the log: where a lost one was seen last."""
+    found: list[dict[str, object]] = []
+    for topic in (topic for topic in TOPICS if topic.key is Key.REQUEST):
+        for record in await read_all(broker, topic):
+            if (id := record.header(Header.SUBJECT)) in ids:
+                place = f"{record.topic}/{record.partition}/{record.offset}"
+                found.append({"what": "hop", "request_id": id, "at_ms": record.timestamp_ms, "place": place,
+                              "id": record.header(Header.ID), "source": record.header(Header.SOURCE)})
+    return sorted(found, key=lambda hop: (str(hop["request_id"]), str(hop["at_ms"])))
 
 
 async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:

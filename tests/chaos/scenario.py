@@ -126,12 +126,15 @@ async def run(plan: Plan, say: Say) -> Outcome:
         say(f"  {time.monotonic() - began_s:6.1f} s  {'settled' if settled else 'NOT SETTLED'}; lag {lag}")
         await asyncio.to_thread(processes.stop)
         seen = await _evidence(broker, load, watcher, invoice, injector.fired, plan, lag)
+        report = audit(seen)
+        if not report.holds:
+            lost = load.acknowledged - watcher.answered
+            lines = {each.ordering_key for each in seen.accepted if each.request_id in lost and each.ordering_key}
+            beside = {each.request_id for each in seen.accepted if each.ordering_key in lines}
+            evidence.dump(seen, await evidence.trails(broker, lost | beside), directory / "evidence.jsonl")
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-    report = audit(seen)
-    if not report.holds:
-        evidence.dump(seen, directory / "evidence.jsonl")
     figures = {"settled": settled, "retried_by_http": load.retried, "reader_reopened": watcher.reopened,
                **_latencies(watcher), **_silences(watcher, injector.fired)}
     return Outcome(plan, report, injector.fired, time.monotonic() - began_s, figures)

@@ -79,11 +79,11 @@ async def test_an_attempt_is_on_the_books_before_and_after_the_call() -> None:
     assert (started.tenant, started.app, started.executor) == ("acme", "shop", INSTANCE)
 
 
-async def test_the_process_proves_that_it_is_alive_between_ledger_and_call() -> None:
+async def test_the_process_proves_that_it_is_alive_before_the_ledger_and_between_ledger_and_call() -> None:
     script = Script(ok())
     bench = await a_bench(script)
     await bench.handle(an_envelope())
-    assert bench.alive_checks == [1]
+    assert bench.alive_checks == [0, 1]
 
     def stood_still() -> None:
         raise FrozenError("stood still")
@@ -94,6 +94,26 @@ async def test_the_process_proves_that_it_is_alive_between_ledger_and_call() -> 
         await bench.executor.handle(an_envelope(request="r2"), frozen)
     assert len(script.requests) == 1
     assert bench.executor.backends.local("a").in_flight == 0
+
+
+async def test_a_line_written_by_a_process_that_stood_still_is_closed_as_never_sent() -> None:
+    script = Script()
+    bench = await a_bench(script)
+
+    def stood_still_while_writing() -> None:
+        if bench.ledger.lines:
+            raise FrozenError("stood still")
+
+    context = bench.context()
+    frozen = type(context)(context.record, (), bench.ledger, stood_still_while_writing)
+    with pytest.raises(FrozenError):
+        await bench.executor.handle(an_envelope(), frozen)
+    started, closed = bench.ledger.lines
+    assert closed.attempt_id == started.attempt_id
+    assert (closed.phase, closed.failure, closed.cost_microusd, closed.cost_known) == (
+        AttemptPhase.FINISHED, FailureClass.CANCELLED, 0, True,
+    )
+    assert not script.requests
 
 
 async def test_the_provider_is_asked_for_no_more_tokens_than_were_budgeted() -> None:

@@ -1,5 +1,6 @@
 """The gate: what the checks find, and what follows: deliver, escalate, or give up with the best answer."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from schemas.messages import (
     Usage,
     Verdict,
 )
-from schemas.topology import ESCALATIONS, VERDICTS
+from schemas.topology import ESCALATIONS, VERDICTS, topic_spec
 from services.quality_gate.checks import CHECKS, check
 from services.quality_gate.main import QualityGate
-from shared.codec import decode, encode
-from shared.outcome import Emit, Hold, Out
+from shared.broker import Output
+from shared.codec import decode, encode, headers_for
+from shared.local import LocalBroker
+from shared.outcome import Drop, Emit, Hold, Out, Outcome
 from tests.support.builders import (
     NOW_MS,
     REQUEST_ID,
@@ -47,9 +50,24 @@ def checked(name: str, answer: Answer, chat: Chat | None = None) -> Check:
     return found
 
 
+async def outcome_of(
+    completion: Completion, policy: dict[str, Any] | None = None, verdict_in_log: Verdict | None = None, **envelope: Any
+) -> Outcome:
+    broker = LocalBroker(ManualClock())
+    await broker.create_topics([topic_spec(VERDICTS, 1)])
+    if verdict_in_log:
+        judged = an_envelope(verdict_in_log, **envelope)
+        value, headers = encode(VERDICTS, judged), headers_for(VERDICTS, "quality-gate", judged)
+        await (await broker.producer()).send(Output(VERDICTS.name, judged.key.encode(), value, headers))
+    gate = QualityGate(lambda: a_catalogue(**(policy or {})), ManualClock(), broker, seen_max=100)
+    found = gate.handle(an_envelope(completion, id=f"{completion.plan_id}/completion", **envelope), a_context())
+    return found if isinstance(found, Emit | Hold | Drop) else await found  # type: ignore[misc]
+
+
 def handled(completion: Completion, policy: dict[str, Any] | None = None, **envelope: Any) -> Emit | Hold:
-    gate = QualityGate(lambda: a_catalogue(**(policy or {})), ManualClock())
-    return gate.handle(an_envelope(completion, id=f"{completion.plan_id}/completion", **envelope), a_context())
+    outcome = asyncio.run(outcome_of(completion, policy, **envelope))
+    assert isinstance(outcome, Emit | Hold)
+    return outcome
 
 
 def out_of(outcome: Emit | Hold) -> Out:
@@ -190,6 +208,12 @@ def test_an_ordered_request_stays_open_while_it_is_escalated() -> None:
     assert isinstance(handled(a_completion(), ordered=True), Emit)
 
 
+def test_a_completion_that_comes_again_after_its_verdict_does_not_hold_the_key() -> None:
+    verdict = Verdict(status=Status.DELIVERED, decided_ms=NOW_MS)
+    again = asyncio.run(outcome_of(a_completion(an_answer("")), verdict_in_log=verdict, ordered=True))
+    assert again == Drop("already judged")
+
+
 @pytest.mark.parametrize(
     ("fields", "policy"),
     [({"plan_number": 1}, {}), ({"may_escalate": False}, {}), ({}, {"escalations_max": 0})],
@@ -249,7 +273,7 @@ def test_an_answer_after_the_deadline_is_expired_and_says_what_it_cost() -> None
 
 def test_identity_alone_makes_a_verdict() -> None:
     failure = Failure(reason=Reason.UNDECODABLE, stage="quality-gate", message="see dead letters")
-    (out,) = QualityGate(a_catalogue, ManualClock()).failed(an_envelope(a_completion()), failure)
+    (out,) = QualityGate(a_catalogue, ManualClock(), LocalBroker(), 100).failed(an_envelope(a_completion()), failure)
     assert isinstance(out.value, Envelope)
     assert out.value.payload == Verdict(
         status=Status.FAILED,
