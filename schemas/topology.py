@@ -49,7 +49,7 @@ class Cleanup(StrEnum):
     COMPACT = "compact"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)   # there is one of each: compared and hashed by identity, on every record's way
 class Topic:
     """One topic. `partitions=None` means: as many as every request-keyed topic, so that a request stays on one number.
 

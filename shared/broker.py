@@ -1,4 +1,4 @@
-"""What Baton asks of Kafka, as small protocols, so that `shared/kafka.py` (aiokafka) and `shared/local.py` (memory) are
+"""What Baton asks of Kafka, as small protocols, so that `shared/kafka` (aiokafka) and `shared/local.py` (memory) are
 interchangeable: both pass the same suite. Nothing here or above knows the client library.
 """
 

@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
     span_max: int = Field(10_000, ge=1)
     """Records between a partition's oldest unfinished and newest taken one."""
-    in_flight_max: int = Field(1_000, ge=1)
+    in_flight_max: int = Field(1000, ge=1)
     """Records a process handles at once."""
     tries_max: int = Field(3, ge=1)
     """Tries of a record before it becomes a dead letter."""

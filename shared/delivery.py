@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from shared.broker import Broker, Commit, Consumer, Output, Partition, Producer, TransactionalProducer
@@ -32,6 +33,7 @@ class Work:
     key: str = ""
     deadline_ms: int = 0
     accepted_ms: int = 0
+    unacknowledged: int = 0
     held: "list[Work]" = field(default_factory=list)   # open records that finish together with this one
 
 
@@ -67,19 +69,21 @@ class PlainDelivery:
         if not outputs:
             self._finished(work)
             return
-        futures = [await self._producer.send(output) for output in outputs]
-        if len(futures) == 1:
-            futures[0].add_done_callback(lambda future: self._acknowledged(work, future))
-        else:
-            asyncio.gather(*futures).add_done_callback(lambda future: self._acknowledged(work, future))
+        # Outputs of one turn and one partition share a batch, and so an acknowledgement.
+        acknowledgements = {await self._producer.send(output) for output in outputs}
+        work.unacknowledged = len(acknowledgements)
+        for acknowledgement in acknowledgements:
+            acknowledgement.add_done_callback(partial(self._acknowledged, work))
 
-    def _acknowledged(self, work: Work, future: "asyncio.Future[object] | asyncio.Future[list[object]]") -> None:
+    def _acknowledged(self, work: Work, future: "asyncio.Future[object]") -> None:
         if future.cancelled():
             self._failed(BrokerUnavailableError("a produce was cancelled"))
         elif (error := future.exception()) is not None:
             self._failed(BrokerUnavailableError(f"a produce failed: {type(error).__name__}"))
         else:
-            self._finished(work)
+            work.unacknowledged -= 1
+            if not work.unacknowledged:
+                self._finished(work)
 
     async def commit(self, owned: Mapping[Partition, Progress]) -> None:
         changed: dict[Partition, Commit] = {}

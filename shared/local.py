@@ -1,6 +1,6 @@
 """A Kafka in memory, for tests and first steps: real bytes, partitions, groups with generations, fencing, retained logs.
 
-It passes the same suite as `shared/kafka.py`. What it adds for tests: `expel` (a zombie), `unavailable` (an outage),
+It passes the same suite as `shared/kafka`. What it adds for tests: `expel` (a zombie), `unavailable` (an outage),
 `fail_commits` (a transaction whose outcome the client never learns). It must never grow an opinion about Baton.
 """
 

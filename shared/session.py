@@ -21,18 +21,6 @@ from shared.progress import SPAN_LIMIT, Progress
 log = logging.getLogger(__name__)
 
 
-PACE_FROM_RPS = 300.0
-PACE_MS_PER_RPS = 1 / 70
-PACE_MS_MAX = 10.0
-"""No pause between polls at low rates: at 200/s a fixed 8 ms costs a request 30 ms over six hops. From 300/s on wake-ups and
-one-record fetches are most of a stage's CPU, and at 1,000/s batches of ten take a third of it away (`make bench`)."""
-
-
-def pace_s(records_per_s: float) -> float:
-    """Pause between two polls that a stage can afford at this rate."""
-    return min(max(records_per_s - PACE_FROM_RPS, 0.0) * PACE_MS_PER_RPS, PACE_MS_MAX) / 1000
-
-
 @dataclass(frozen=True)
 class RunnerOptions:
     """Limits of the runner; where a number came from a measurement its comment says so."""
@@ -79,8 +67,6 @@ class Session:
         self._rebalancing = asyncio.Lock()
         self._failure: BaseException | None = None
         self._commit_due_s = 0.0
-        self._taken = 0                  # records since the last commit interval began
-        self._pace_s = 0.0
         self._consumer: Consumer
         self._producer: Producer
         self.assigned = False
@@ -148,12 +134,9 @@ class Session:
                         self._consumer.seek(partition, progress.next)
                     continue
                 metrics.RECORDS_IN.labels(stage=self._stage.name, topic=partition.topic).inc(len(records))
-                self._taken += len(records)
                 for record in records:
                     await self._dispatcher.take(progress, record)
             await self._tend()
-        if self._pace_s and batch:
-            await asyncio.sleep(self._pace_s)
 
     async def _tend(self) -> None:
         """Between two polls: back-pressure, commits, overdue holds, gauges."""
@@ -161,9 +144,7 @@ class Session:
         now_s = self._clock.monotonic_s()
         if now_s < self._commit_due_s:
             return
-        interval_s = self._options.commit_interval_ms / 1000
-        self._pace_s = pace_s(self._taken / max(now_s - self._commit_due_s + interval_s, interval_s))
-        self._taken, self._commit_due_s = 0, now_s + interval_s
+        self._commit_due_s = now_s + self._options.commit_interval_ms / 1000
         await self._dispatcher.release_overdue()
         await self._commit()
         self._measure()
@@ -205,6 +186,7 @@ class Session:
 
     def _measure(self) -> None:
         name = self._stage.name
+        self._dispatcher.publish_counts()
         metrics.IN_FLIGHT.labels(stage=name).set(self._dispatcher.in_flight)
         metrics.PAUSED_PARTITIONS.labels(stage=name).set(len(self._paused))
         for partition, progress in self._owned.items():

@@ -126,7 +126,9 @@ async def _read(response: httpx2.Response) -> bytes | None:
     """The whole body, or None when it is larger than any answer."""
     pieces: list[bytes] = []
     size = 0
-    async for piece in response.aiter_bytes():
+    is_plain = "content-encoding" not in response.headers   # nobody asked for one, but a proxy may do it all the same
+    stream = response.stream if is_plain and isinstance(response.stream, httpx2.AsyncByteStream) else response.aiter_bytes()
+    async for piece in stream:
         size += len(piece)
         if size > BODY_BYTES_MAX:
             return None

@@ -225,7 +225,7 @@ async def test_every_call_is_in_the_log_before_the_provider_hears_of_it() -> Non
     outcome = await bench.handle(an_envelope(plan_for(), accepted_ms=now_ms, deadline_ms=now_ms + 20_000))
     assert isinstance(outcome, Emit)
     assert [known for _, known in heard] == [True, True]
-    assert bench.alive_checks == [1, 3]   # after each started line, before its call
+    assert bench.alive_checks == [0, 1, 2, 3]   # before and after each started line
     assert [line.phase for line in bench.ledger.lines] == ["started", "finished", "started"]
     assert [id for id, _ in heard] == [line.attempt_id for line in (bench.ledger.lines[0], bench.ledger.lines[2])]
     await bench.executor.stop()
