@@ -1,4 +1,5 @@
-# `make run` and `make test` need nothing but make and Python 3.11 or newer; everything they fetch or write is in .cache and .run.
+# `make run` and `make test` need nothing but make and Python 3.11 or newer; what they fetch and write stays
+# in this folder (`make clean` removes it), but for the data of a Kafka that lives only as long as a test.
 
 PYTHON ?= python3
 VENV   := .cache/venv
@@ -27,7 +28,7 @@ check: $(READY) ## lint, strict types, import contracts, generated files
 schemas: $(READY) ## regenerate schemas/json, schemas/asyncapi.json and the README's picture
 	@$(BIN)/python -m schemas.generate $(ARGS)
 
-chaos: $(READY) ## kill, bounce and starve a running Baton, and check that every request got its one result
+chaos: $(READY) ## kill and freeze processes of a running Baton, restart its broker, and check that every request got its one result
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 failover: $(READY) ## break a backend under load, and time how the fleet leaves it and comes back to it
@@ -36,7 +37,7 @@ failover: $(READY) ## break a backend under load, and time how the fleet leaves 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-bench-peers: $(READY) ## the same figures of other gateways, side by side
+bench-peers: $(READY) ## the same figures of a LiteLLM proxy, side by side
 	@$(BIN)/python -m tests.bench.peers $(ARGS)
 
 setup: $(READY) ## only the Python environment

@@ -119,7 +119,7 @@ REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answ
 IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
 FLEET         = Topic("fleet",         Key.BACKEND,  FleetEntry,           "windows and circuit state per backend", partitions=1, cleanup=Cleanup.COMPACT)
 CONFIG        = Topic("config",        Key.OBJECT,   ConfigRecord,         "catalogue, tenants, policies: versioned, hot", partitions=1, cleanup=Cleanup.COMPACT)
-DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS)
+DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS, bytes_max=4_718_592)
 
 TOPICS: tuple[Topic, ...] = (
     INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
@@ -137,8 +137,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("monitor",       (OBSERVATIONS,),              (FLEET,),                                  (CONFIG, FLEET)),
 )
 # fmt: on
-# Every stage may also write DEAD_LETTERS; the runner does it. The executor and output read their own ATTEMPTS,
-# COMPLETIONS and RESULTS back when they take a partition over; that is not a subscription and needs no group.
+# Every stage may also write DEAD_LETTERS; the runner does it. The executor, the gate and output read their own ATTEMPTS,
+# COMPLETIONS, VERDICTS and RESULTS back when they take a partition over; that is no subscription and needs no group.
 
 USERS_WRITE = (INTAKE,)
 USERS_READ = (RESULTS, ATTEMPTS, DEAD_LETTERS)

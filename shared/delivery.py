@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.broker import Broker, Commit, Consumer, Output, Partition, Producer, TransactionalProducer
 from shared.errors import BrokerUnavailableError, FencedError
@@ -34,6 +34,7 @@ class Work:
     deadline_ms: int = 0
     accepted_ms: int = 0
     unacknowledged: int = 0
+    envelope: Any = None
     held: "list[Work]" = field(default_factory=list)   # open records that finish together with this one
 
 
@@ -119,13 +120,13 @@ class TransactionalDelivery:
         producers = await asyncio.gather(*(self._broker.transactional_producer(id) for id in ids.values()))
         for partition, producer in zip(ids, producers, strict=True):
             lane = _Lane(partition, producer, self._group, self._finished, self._interval_s)
-            lane.task = asyncio.create_task(self._watch(lane))
+            lane.task = asyncio.create_task(lane.run())
+            lane.task.add_done_callback(self._ended)
             self._lanes[partition] = lane
 
-    async def _watch(self, lane: "_Lane") -> None:
-        try:
-            await lane.run()
-        except (FencedError, BrokerUnavailableError) as error:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A lane runs until it is cancelled; whatever else ends it ends the session."""
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
     async def deliver(self, work: Work, outputs: list[Output]) -> None:

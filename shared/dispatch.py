@@ -21,7 +21,14 @@ from shared.broker import Headers, Output, Partition, Producer, Record
 from shared.clock import Clock
 from shared.codec import decode, encode, headers_for
 from shared.delivery import Delivery, Work
-from shared.errors import BatonError, DeadLetterCapError, ForeignTopicError, RecordTooLargeError, UndecodableError
+from shared.errors import (
+    BatonError,
+    BrokerUnavailableError,
+    DeadLetterCapError,
+    ForeignTopicError,
+    RecordTooLargeError,
+    UndecodableError,
+)
 from shared.handler import Context, Handler
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
@@ -31,7 +38,7 @@ log = logging.getLogger(__name__)
 
 REJECTS_WINDOW = 200
 REJECTS_MIN = 20
-RECORD_OVERHEAD_BYTES = 200
+RECORD_OVERHEAD_BYTES = 4_096   # headers and framing
 RETRY_PAUSE_S = 0.2
 HOLD_GRACE_MS = 10_000
 """A held record is released this long after its deadline: its continuation must have come, or been lost to a bug."""
@@ -92,7 +99,7 @@ class Writer:
         return await self._producer.send(self.output(out, trace))
 
     async def write(self, out: Out, trace: Headers = ()) -> None:
-        await (await self.send(out, trace))
+        await asyncio.shield(await self.send(out, trace))   # a batch's future has many waiters: none may cancel it
 
     async def send_raw(self, output: Output) -> "asyncio.Future[object]":
         return await self._producer.send(output)
@@ -142,7 +149,7 @@ class Dispatcher:
         context = Context(record, trace, self._writer, self._check_alive)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
-            work.request_id, work.key = subject.request_id, subject.key
+            work.envelope, work.request_id, work.key = subject, subject.request_id, subject.key
             work.deadline_ms, work.accepted_ms = subject.deadline_ms, subject.accepted_ms
         if self._lines and work.key:
             line = self._lines.get((work.partition, work.key))
@@ -209,6 +216,8 @@ class Dispatcher:
                 self._lines[key].running = None
                 await self._advance(key)
         except asyncio.CancelledError:
+            if not work.progress.abandoned:
+                self._lost(BrokerUnavailableError("a record's handling was cancelled"))
             raise
         except Exception as error:
             self._lost(error)
@@ -301,7 +310,12 @@ class Dispatcher:
         line = self._lines.setdefault((work.partition, work.key), _Line())
         line.held.append(work)
         for output in await self._encoded(work, outcome.outputs, context):
-            await self._writer.send_raw(output)
+            (await self._writer.send_raw(output)).add_done_callback(self._sent_beside)
+
+    def _sent_beside(self, sent: "asyncio.Future[object]") -> None:
+        """An output that finishes no record: if it does not arrive, the held record must be read again."""
+        if sent.cancelled() or sent.exception() is not None:
+            self._lost(BrokerUnavailableError("an output of a held record did not arrive"))
 
     async def _advance(self, key: _Key) -> None:
         """Start whatever of this key may go next."""
@@ -332,14 +346,16 @@ class Dispatcher:
             await self._advance(key)
 
     async def release_overdue(self) -> None:
-        """Finish holds whose continuation never came: the request has long expired, later ones must not wait."""
+        """End holds whose continuation never came: the request has long expired, and later ones must not wait."""
         now_ms = self._clock.now_ms()
         for key, line in list(self._lines.items()):
             if line.running is None and line.held and line.held[0].deadline_ms + HOLD_GRACE_MS < now_ms:
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
                 first, *rest = line.held
                 first.held, line.held = rest, []
-                await self.delivery.deliver(first, [])
+                failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
+                outs = self._handler.failed(first.envelope, failure)
+                await self.delivery.deliver(first, [self._writer.output(out, ()) for out in outs])
                 await self._advance(key)
 
     def publish_counts(self) -> None:

@@ -1,7 +1,7 @@
 """What a stage gives the runner: how to handle a record, and how to say that a request failed there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,12 +50,3 @@ class Handler(Protocol):
     async def assigned(self, partitions: frozenset[int]) -> None:
         """These partition numbers are now owned: whatever was remembered of them may be stale."""
 
-
-def order_key(envelope: Envelope[Any]) -> str:
-    """Records that share it are handled one after the other."""
-    return envelope.key
-
-
-def all_of(futures: Iterable["asyncio.Future[object]"]) -> "asyncio.Future[list[object]]":
-    """One future for several acknowledgements."""
-    return asyncio.gather(*futures)

@@ -46,9 +46,10 @@ def _where(traceback: Any) -> list[str]:
 
 
 def set_up(stage: str, instance: str, level: str) -> None:
-    """Replace the root logger's handlers. The Kafka client is quiet below WARNING: its reconnects are ours to report."""
+    """Replace the root logger's handlers. The Kafka client is silent unless debugging: in an outage it
+    writes twenty lines a second; what that means for a stage is for the stage to say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(stage, instance))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("aiokafka").setLevel(logging.ERROR if level != "DEBUG" else logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL if level != "DEBUG" else logging.INFO)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -100,7 +100,11 @@ class SeenIds:
                 asked = dict(wanted)
                 wanted.clear()
                 found: set[str | None] = set()
-                await self._index.scan(partition, min(asked.values()), lambda record: found.add(self._id_of(record)))
+                try:
+                    await self._index.scan(partition, min(asked.values()), lambda record: found.add(self._id_of(record)))
+                except BaseException:
+                    wanted.update(asked)   # whoever waits must look for itself
+                    raise
                 self._found[partition] = asked.keys() & found
             return id in self._found.get(partition, ())
 

@@ -62,6 +62,7 @@ class Session:
         self._check_alive = check_alive
         self._owned: dict[Partition, Progress] = {}
         self._paused: set[Partition] = set()
+        self._full = False
         self._generation = 0
         self._suspended = True   # between losing an assignment and having taken over the next one
         self._rebalancing = asyncio.Lock()
@@ -146,7 +147,8 @@ class Session:
             return
         self._commit_due_s = now_s + self._options.commit_interval_ms / 1000
         await self._dispatcher.release_overdue()
-        await self._commit()
+        if not self._suspended:
+            await self._commit()
         self._measure()
 
     async def _commit(self) -> None:
@@ -164,8 +166,8 @@ class Session:
     def _balance(self) -> None:
         """Pause what is over a limit; resume when there is room for half of what may be in flight."""
         options = self._options
-        full = self._credits() <= 0
         roomy = self._dispatcher.in_flight <= options.in_flight_max // 2
+        self._full = full = self._credits() <= 0 or (self._full and not roomy)
         per_topic: dict[str, int] = {}
         for partition, progress in self._owned.items():
             per_topic[partition.topic] = per_topic.get(partition.topic, 0) + progress.unfinished
@@ -175,7 +177,7 @@ class Session:
             if full or crowded or progress.span >= options.span_max:
                 if partition not in self._paused:
                     pause.append(partition)
-            elif partition in self._paused and roomy:
+            elif partition in self._paused:
                 resume.append(partition)
         if pause:
             self._consumer.pause(pause)

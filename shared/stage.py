@@ -116,5 +116,3 @@ class Runner:
         session = self._session
         return session is not None and session.assigned and self._clock.monotonic_s() - session.turned_s < STUCK_S
 
-
-__all__ = ["Runner", "RunnerOptions"]

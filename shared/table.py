@@ -30,8 +30,9 @@ class Table(Generic[V]):
 
     async def start(self) -> None:
         """Raises BrokerUnavailableError."""
-        reader = await self._broker.reader(self._topic.name)
-        await self._read_to_end(reader)
+        if self.ready:
+            return
+        reader = await self._read()
         self.ready = True
         self._task = asyncio.create_task(self._tail(reader))
 
@@ -40,11 +41,17 @@ class Table(Generic[V]):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _read_to_end(self, reader: Reader) -> None:
-        ends = await reader.ends()
-        for partition, end in ends.items():
-            while await reader.position(partition) < end:
-                self._fold(await reader.poll(timeout_ms=200))
+    async def _read(self) -> Reader:
+        """A reader that has read everything there is."""
+        reader = await self._broker.reader(self._topic.name)
+        try:
+            for partition, end in (await reader.ends()).items():
+                while await reader.position(partition) < end:
+                    self._fold(await reader.poll(timeout_ms=200))
+        except BaseException:
+            await reader.close()
+            raise
+        return reader
 
     async def _tail(self, reader: Reader) -> None:
         while True:
@@ -61,9 +68,7 @@ class Table(Generic[V]):
         while True:
             await asyncio.sleep(RETRY_S)
             try:
-                reader = await self._broker.reader(self._topic.name)
-                await self._read_to_end(reader)
-                return reader
+                return await self._read()
             except BrokerUnavailableError as error:
                 log.warning("table %s: %s", self._topic.name, error)
 

@@ -213,8 +213,8 @@ class Executor:
         failure: Failure | None = None,
     ) -> Emit:
         """The last attempt's closing line and the completion, in one outcome."""
-        self._takeover.complete(context.record.partition, envelope.id, self._clock.now_ms())
         completion = _completion(envelope, attempts, answer, failure)
+        self._takeover.complete(context.record.partition, envelope.id, self._clock.now_ms())
         return Emit((completion,) if unsent is None else (Out(ATTEMPTS, unsent, envelope.key), completion))
 
 

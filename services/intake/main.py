@@ -112,7 +112,7 @@ class Intake:
             raise BrokerUnavailableError("not started")
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await (await self._producer.send(output))
+                await asyncio.shield(await self._producer.send(output))   # other waiters share the batch
         except TimeoutError:
             raise BrokerUnavailableError(f"{output.topic}: not acknowledged in time") from None
 

@@ -33,9 +33,13 @@ class Tail:
     async def start(self) -> None:
         """Returns when everything up to now has been seen. Raises BrokerUnavailableError."""
         reader = await self._open()
-        for partition, end in (await reader.ends()).items():
-            while await reader.position(partition) < end:
-                await self._pass_on(reader)
+        try:
+            for partition, end in (await reader.ends()).items():
+                while await reader.position(partition) < end:
+                    await self._pass_on(reader)
+        except BaseException:
+            await reader.close()
+            raise
         self._task = asyncio.create_task(self._follow(reader))
 
     async def stop(self) -> None:

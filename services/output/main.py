@@ -51,8 +51,9 @@ class Output:
 
         If the transaction fails the runner begins anew and calls `assigned`, which forgets it again.
         """
+        outcome = Emit(deliveries(envelope, result_of(envelope)))
         self._seen.add(context.record.partition, envelope.request_id, context.record.timestamp_ms)
-        return Emit(deliveries(envelope, result_of(envelope)))
+        return outcome
 
     def failed(self, envelope: Envelope[Fact], failure: Failure) -> tuple[Out, ...]:
         """A verdict that cannot be delivered is the request's one result too, unless a sound copy of it was."""

@@ -71,12 +71,11 @@ class KafkaBroker:
             **self._options.client(),
             acks="all",
             enable_idempotence=True,
-            linger_ms=linger_ms,
             max_batch_size=262_144,
             max_request_size=REQUEST_BYTES_MAX,
         )
         await _start(client)
-        return KafkaProducer(client)
+        return KafkaProducer(client, linger_ms)
 
     async def transactional_producer(self, transactional_id: str) -> "KafkaTransactionalProducer":
         client = aiokafka.AIOKafkaProducer(

@@ -15,6 +15,9 @@ from shared.kafka.errors import guard
 
 log = logging.getLogger(__name__)
 
+COORDINATOR_PATIENCE_S = 5
+"""The client would ask an absent coordinator for ever, and the stage's loop would stand still with it."""
+
 
 class Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the client library has no types
     """The client logs and swallows what a listener raises; so the runner's callbacks keep their own errors."""
@@ -57,7 +60,7 @@ class KafkaConsumer:
     async def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, Commit | None]:
         # The public `committed()` drops the note that travels with the offset.
         wanted = [TopicPartition(*partition) for partition in partitions]
-        found = await guard(self._client._coordinator.fetch_committed_offsets(wanted))
+        found = await guard(asyncio.wait_for(self._client._coordinator.fetch_committed_offsets(wanted), COORDINATOR_PATIENCE_S))
         return {
             Partition(p.topic, p.partition): Commit(found[p].offset, found[p].metadata)
             if p in found and found[p].offset >= 0 else None
@@ -65,7 +68,7 @@ class KafkaConsumer:
         }
 
     async def commit(self, offsets: Mapping[Partition, Commit]) -> None:
-        await guard(self._client.commit(raw_offsets(offsets)))
+        await guard(asyncio.wait_for(self._client.commit(raw_offsets(offsets)), COORDINATOR_PATIENCE_S))
 
     def seek(self, partition: Partition, offset: int) -> None:
         if TopicPartition(*partition) in self._client.assignment():

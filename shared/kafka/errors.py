@@ -39,6 +39,6 @@ def mapped(error: BaseException) -> BaseException:
         return RecordTooLargeError(str(error))
     if isinstance(error, _FENCED):
         return FencedError(type(error).__name__)
-    if isinstance(error, (errors.KafkaError, OSError)):
+    if isinstance(error, (errors.KafkaError, OSError, AssertionError)):   # the client asserts its state, also on outages
         return BrokerUnavailableError(f"{type(error).__name__}: {error}")
     return error

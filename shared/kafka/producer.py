@@ -18,13 +18,18 @@ from shared.kafka.errors import guard, mapped
 
 log = logging.getLogger(__name__)
 
+CLOSE_PATIENCE_S = 10
+BATCHES_WAITING_MAX = 256
+"""Of 256 KB each, per partition: what callers may pile up while the broker is away."""
+
 
 class KafkaProducer:
     """Idempotent producer. Records of one turn of the loop and one partition become one batch of the client: four times
     cheaper than its `send`, which makes a future, a task switch and a metadata look-up of every record."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, linger_ms: int = 0) -> None:
         self._client = client
+        self._linger_s = linger_ms / 1000
         self._counts: dict[str, int] = {}
         self._gathering: dict[tuple[str, int], _Gathering] = {}
 
@@ -35,7 +40,7 @@ class KafkaProducer:
             number = (_hash_of(output.key) if output.key is not None else random.getrandbits(31)) % count
         gathering = self._gathering.get((topic, number))
         if gathering is None:
-            gathering = self._gathering[topic, number] = _Gathering(self._client, topic, number)
+            gathering = self._gathering[topic, number] = _Gathering(self._client, topic, number, self._linger_s)
         return gathering.append(output)
 
     async def _count(self, topic: str) -> int:
@@ -47,12 +52,24 @@ class KafkaProducer:
         await guard(self._client.flush())
 
     async def close(self) -> None:
+        """Returns soon even in an outage; the client then ends by itself when its batches have expired."""
+        stopping = asyncio.create_task(self._stop())
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
         try:
-            async with asyncio.timeout(10):
-                await self.flush()
-                await guard(self._client.stop())
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await asyncio.shield(stopping)
         except (BrokerUnavailableError, FencedError, TimeoutError) as error:
             log.warning("closing a producer: %s", error)
+
+    async def _stop(self) -> None:
+        try:
+            await self.flush()
+        finally:
+            await guard(self._client.stop())
+
+
+_stopping: set[asyncio.Task[None]] = set()   # a task that nobody holds may be collected
 
 
 @lru_cache(8192)
@@ -64,10 +81,11 @@ def _hash_of(key: bytes) -> int:
 class _Gathering:
     """Records of one partition on their way into batches; the client takes one batch per partition at a time."""
 
-    def __init__(self, client: Any, topic: str, number: int) -> None:
+    def __init__(self, client: Any, topic: str, number: int, linger_s: float) -> None:
         self._client = client
         self._topic = topic
         self._number = number
+        self._linger_s = linger_s
         self._full: deque[tuple[Any, asyncio.Future[object]]] = deque()
         self._batch: Any = None
         self._future: asyncio.Future[object]
@@ -78,6 +96,8 @@ class _Gathering:
         if self._batch is None:
             self._open()
         if not _append(self._batch, output):
+            if len(self._full) >= BATCHES_WAITING_MAX:
+                raise BrokerUnavailableError(f"{self._topic}/{self._number}: too much is waiting for the broker")
             self._full.append((self._batch, self._future))
             self._open()
             if not _append(self._batch, output):
@@ -94,6 +114,8 @@ class _Gathering:
         """Hand batch after batch over. What comes meanwhile gathers in the next one."""
         try:
             while self._full or self._batch is not None:
+                if self._linger_s and not self._full:
+                    await asyncio.sleep(self._linger_s)
                 if self._full:
                     batch, future = self._full.popleft()
                 else:
@@ -106,9 +128,13 @@ class _Gathering:
     async def _hand_over(self, batch: Any, future: "asyncio.Future[object]") -> None:
         try:
             sent = await self._client.send_batch(batch, self._topic, partition=self._number)
-        except (errors.KafkaError, OSError) as error:
-            future.set_exception(mapped(error))
+        except (errors.KafkaError, OSError, AssertionError) as error:
+            if not future.done():
+                future.set_exception(mapped(error))
             return
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
         sent.add_done_callback(partial(_settle, future))
 
 

@@ -411,3 +411,82 @@ def test_a_dropped_record_is_finished_and_writes_nothing(run_lab: RunLab) -> Non
         assert again.handled == ["two"]
 
     run_lab(main)
+
+
+def test_the_trace_context_travels_from_record_to_record(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        trace = (("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"), ("tracestate", b"vendor=1"))
+        record = lab.record(lab.envelope("traced"))
+        await lab.feed(Output(record.topic, record.key, record.value, record.headers + trace))
+        async with lab.running(LabHandler(lab)):
+            await lab.until_sunk(1)
+        (sunk,) = await lab.all_of(lab.sink)
+        assert [header for header in sunk.headers if header[0].startswith("trace")] == list(trace)
+
+    run_lab(main)
+
+
+def test_a_raw_stage_begins_a_trace_where_the_user_sent_none_or_rubbish(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab, raw=True)
+        handler._behaviour = lambda record, context: Emit((Out(lab.sink, lab.envelope(context.record.key.decode())),))
+        await lab.feed(
+            Output(lab.source.name, b"none", b"{}"), Output(lab.source.name, b"rubbish", b"{}", (("traceparent", b"x"),))
+        )
+        async with lab.running(handler):
+            await lab.until_sunk(2)
+        traces = {record.header("traceparent") for record in await lab.all_of(lab.sink)}
+        assert len(traces) == 2
+        assert all(trace and trace.startswith("00-") for trace in traces)
+
+    run_lab(main)
+
+
+def test_a_hold_whose_continuation_never_comes_ends_with_a_result_and_frees_its_key(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        if lab.name == "kafka":
+            return   # the grace of ten seconds is waited for in virtual time alone
+        handler = LabHandler(lab)
+        handler._behaviour = lambda e, c: Hold(()) if e.request_id == "lost" else handler.passed(e)
+        await lab.feed(lab.record(lab.envelope("lost", "one", deadline_in_ms=5_000)))
+        await lab.feed_requests("next", key="one")
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(2, within_s=60)
+        failures = {envelope.request_id: envelope.payload.failure for envelope in sunk}
+        assert failures["lost"] is not None
+        assert failures["lost"].reason is Reason.DEADLINE_PASSED
+        assert failures["next"] is None
+
+    run_lab(main)
+
+
+def test_a_partition_paused_behind_a_straggler_goes_on_while_others_stay_busy(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+        gates = {"straggler": asyncio.Event(), "busy": asyncio.Event()}
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            name = envelope.request_id.split("-")[0]
+            if name in gates:
+                await gates[name].wait()
+            return handler.passed(envelope)
+
+        def placed(request_id: str, partition: int) -> Output:
+            record = lab.record(lab.envelope(request_id))
+            return Output(record.topic, record.key, record.value, record.headers, partition)
+
+        handler._behaviour = behave
+        await lab.feed(*(placed(f"busy-{n}", 1) for n in range(120)))
+        async with lab.running(handler, span_max=50, in_flight_max=200):
+            await lab.until(lambda: len(handler.handled) == 120)   # more than half of all places, less than all
+            await lab.feed(placed("straggler", 0), *(placed(f"quick-{n}", 0) for n in range(60)))
+            await lab.until(lambda: len(handler.handled) == 181)
+            await lab.feed(*(placed(f"late-{n}", 0) for n in range(20)))
+            await asyncio.sleep(0.5)
+            assert len(handler.handled) == 181
+            gates["straggler"].set()
+            await lab.until_sunk(81)
+            gates["busy"].set()
+            await lab.until_sunk(201)
+
+    run_lab(main)

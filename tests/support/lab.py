@@ -15,7 +15,8 @@ from shared.clock import Clock
 from shared.codec import decode, encode, headers_for
 from shared.handler import Context
 from shared.outcome import Emit, Out, Outcome
-from shared.stage import Runner, RunnerOptions
+from shared.session import RunnerOptions
+from shared.stage import Runner
 
 
 @dataclass
@@ -131,15 +132,18 @@ Behaviour = Callable[[Envelope[Task], Context], Outcome | Awaitable[Outcome]]
 class LabHandler:
     """Passes tasks on, or does what it is told; remembers what it was given."""
 
-    def __init__(self, lab: Lab, behaviour: Behaviour | None = None, transactional: bool = False) -> None:
+    def __init__(
+        self, lab: Lab, behaviour: Behaviour | None = None, transactional: bool = False, raw: bool = False
+    ) -> None:
         self._lab = lab
+        self.raw = raw
         self._behaviour = behaviour
         self.transactional = transactional
         self.handled: list[str] = []
         self.assignments: list[frozenset[int]] = []
 
     def handle(self, envelope: Envelope[Task], context: Context) -> Outcome | Awaitable[Outcome]:
-        self.handled.append(envelope.request_id)
+        self.handled.append("" if self.raw else envelope.request_id)
         return self._behaviour(envelope, context) if self._behaviour else self.passed(envelope)
 
     def passed(self, envelope: Envelope[Task]) -> Emit:

@@ -13,7 +13,8 @@ from shared.broker import Output
 from shared.clock import SystemClock
 from shared.codec import decode, encode, headers_for
 from shared.local import LocalBroker
-from shared.stage import Runner, RunnerOptions
+from shared.session import RunnerOptions
+from shared.stage import Runner
 from tests.support.builders_executor import LANE, Bench, Script, a_bench, an_envelope, ok, until
 
 OPTIONS = RunnerOptions(poll_ms=10, commit_interval_ms=10, session_timeout_ms=60_000, drain_ms=2_000)
