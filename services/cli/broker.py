@@ -88,7 +88,18 @@ def state_file() -> Path:
 @click.option("--port", type=click.IntRange(1, 65533), help="Of the first node, the others follow. Default: free ones.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Directory. Default: .run/kafka-NODES.")
 def start(nodes: str, port: int | None, data: Path | None) -> None:
-    """Start a broker that stays after this command. Its data stays, too."""
+    """Start a broker that stays after this command. Its data stays, too.
+
+    A broker that the environment names is used instead, as everywhere: KAFKA_BOOTSTRAP_SERVERS, then BATON_KAFKA=docker.
+    """
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        click.echo(f"Kafka: {given} (KAFKA_BOOTSTRAP_SERVERS); nothing to start. Unset it for a broker of your own.")
+        return
+    if os.environ.get("BATON_KAFKA", "jvm") == "docker":
+        raise BrokerError(
+            "BATON_KAFKA=docker: such a container ends with the command that started it. "
+            "`docker compose up -d kafka` starts one that stays; BATON_KAFKA=jvm needs no Docker."
+        )
     if state := read_state(state_file()):
         click.echo(f"Kafka runs already: {describe(state)}")
         return
@@ -97,7 +108,7 @@ def start(nodes: str, port: int | None, data: Path | None) -> None:
     cluster = KafkaProcess.start(int(nodes), home, ports, tied=False)
     state = BrokerState.of(cluster)
     write_state(state_file(), state)
-    click.echo(f"Kafka {KAFKA_VERSION} is ready: {describe(state)}")
+    click.echo(f"Kafka {KAFKA_VERSION} is ready, as a child process: {describe(state)}")
     click.echo(f"To use it: export KAFKA_BOOTSTRAP_SERVERS={state.bootstrap}")
 
 

@@ -4,6 +4,7 @@ Nothing here is a shortcut: what runs are the same programs that run in producti
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -211,10 +212,13 @@ def announced(http_url: str, own: dict[str, str]) -> Iterator[UpState]:
 
 def _how_to_go_on(state: UpState) -> str:
     bootstrap = state.environment[BOOTSTRAP]
+    baton = "baton" if shutil.which("baton") else os.path.relpath(Path(sys.executable).parent / "baton")
     return f"""Baton runs until Ctrl-C. In another terminal:
 
-  baton send "What is a log?"                       baton tail attempts
-  baton trace REQUEST_ID                            baton apply
+  {baton} send "What is a log?"
+  {baton} tail attempts
+  {baton} trace REQUEST_ID
+  {baton} apply
   curl '{state.http_url}/v1/requests?wait=30' -d '{{"prompt": "Hello"}}'
   curl {state.http_url}/v1/chat/completions -d '{{"model": "auto", "messages": [{{"role": "user", "content": "Hello"}}]}}'
   echo '{{"prompt": "Hello"}}' | kcat -b {bootstrap} -t intake -P

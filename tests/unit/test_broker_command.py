@@ -49,6 +49,22 @@ def test_a_given_broker_is_used_and_the_choice_is_printed() -> None:
     assert said == ["Kafka: k:9092 (KAFKA_BOOTSTRAP_SERVERS)"]
 
 
+def test_start_uses_a_given_broker_and_starts_nothing(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "k:9092")
+    started = CliRunner().invoke(broker, ["start"])
+    assert started.exit_code == 0
+    assert "k:9092 (KAFKA_BOOTSTRAP_SERVERS)" in started.output
+    assert not (run_dir / "broker.json").exists()
+
+
+def test_start_in_a_container_names_the_command_that_does_it(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("BATON_KAFKA", "docker")
+    refused = CliRunner().invoke(broker, ["start"])
+    assert refused.exit_code == 1
+    assert "docker compose up -d kafka" in refused.output
+
+
 def test_an_unknown_choice_names_the_known_ones() -> None:
     with (
         pytest.raises(BrokerError, match=r"BATON_KAFKA=mock.*jvm or docker"),
