@@ -4,6 +4,7 @@ A child must never outlive this process, not even if that is killed.
 """
 
 import http.client
+import os
 import random
 import signal
 import socket
@@ -76,11 +77,14 @@ class Guard:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", GUARD],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )
+        assert self._process.stdin is not None
+        self._end = self._process.stdin.fileno()
 
-    def watch(self, pid: int) -> None:
-        self._tell(f"+{pid}\n")
+    def watch_me(self) -> None:
+        """Called in a child before it becomes its program: were we to tell, we could be killed before we have."""
+        os.write(self._end, b"+%d\n" % os.getpid())
 
     def forget(self, pid: int) -> None:
         """To be called as soon as a child is gone, before its pid can belong to somebody else."""
@@ -94,9 +98,7 @@ class Guard:
                 self._process.stdin.close()
 
     def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
+        os.write(self._end, line.encode())   # one short write: lines of several processes never mix
 
 
 @dataclass
@@ -256,12 +258,11 @@ class Processes:
 
     def _launch(self, command: list[str], env: dict[str, str], log_file: Path) -> subprocess.Popen[bytes]:
         with log_file.open("ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt in the terminal is ours to handle: stages stop in order
+                preexec_fn=self._guard.watch_me,
             )
-        self._guard.watch(process.pid)
-        return process
 
     def _supervise(self) -> None:
         while not self._ending.wait(POLL_S):

@@ -37,7 +37,7 @@ BACKEND = "alpha-small"
 PROVIDER, MODEL = "alpha", "sim-small"
 REPLICAS = {"router": 2, "executor": 2}
 RATE_S = 100
-WARM_S, BROKEN_S, BACK_S = 5.0, 6.0, 16.0
+WARM_S, BROKEN_S, BACK_S = 5.0, 6.0, 22.0
 CIRCUIT = {"BATON_CIRCUIT_COOLDOWN_MS": "3000", "BATON_CIRCUIT_RAMP_MS": "6000"}
 """Shorter than in production, so that one run sees the whole cycle: the rules are the same."""
 

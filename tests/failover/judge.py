@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from schemas.messages import Attempt, AttemptKind, AttemptPhase, Reason, Result
 
@@ -61,11 +62,11 @@ def shares(attempts: Sequence[Attempt], backend: str, from_ms: int, to_ms: int, 
 
 
 def _ramp(rising: Sequence[float], usual_share: float) -> Finding:
-    """The median of the last three seconds counts: the very last one may hold a handful of calls."""
+    """The median of five seconds counts, and not the very last one: it may hold a handful of calls."""
     promise, bound = "it ramps up: first and last seconds' share of its usual one", "< 60 % → ≥ 70 %"
     if not rising or not usual_share:
         return Finding(promise, "never came back", bound, False)
-    first, last = rising[0] / usual_share, sorted(rising[-4:-1])[-2 if len(rising) > 3 else -1] / usual_share
+    first, last = rising[0] / usual_share, median(rising[-6:-1] or rising) / usual_share
     return Finding(promise, f"{first:.0%} → {last:.0%}", bound, first < 0.6 and last >= 0.7)
 
 
@@ -76,7 +77,7 @@ def judge(
     reaction = reaction_ms(attempts, backend, broke_ms, healed_ms)
     probes = probes_before_return(attempts, backend, healed_ms)
     back = shares(attempts, backend, healed_ms, end_ms)
-    usual = shares(attempts, backend, broke_ms - 3_000, broke_ms)
+    usual = shares(attempts, backend, broke_ms - 4_000, broke_ms)
     usual_share = sum(usual) / max(len(usual), 1)
     rising = [share for share in back if share > 0]
     ids = {result.request_id for result in results}
