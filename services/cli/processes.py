@@ -86,6 +86,10 @@ class Guard:
         """Called in a child before it becomes its program: were we to tell, we could be killed before we have."""
         os.write(self._end, b"+%d\n" % os.getpid())
 
+    def watch(self, pid: int) -> None:
+        """For a process that somebody else has started."""
+        self._tell(f"+{pid}\n")
+
     def forget(self, pid: int) -> None:
         """To be called as soon as a child is gone, before its pid can belong to somebody else."""
         self._tell(f"-{pid}\n")
