@@ -80,6 +80,8 @@ class Executor:
         self._observer.check()
         partition = context.record.partition
         if await self._takeover.is_completed(partition, envelope.id, envelope.accepted_ms):
+            await self._close_orphans(envelope, context)
+            self._takeover.close(envelope.id)
             return Drop("already completed")
         attempts = await self._close_orphans(envelope, context)
         return await self._walk(envelope, context, attempts)

@@ -39,11 +39,10 @@ class Takeover:
         completion = completion_id(plan_id)
         if self._completed.covers(partition, since_ms) and self._attempts.covers(partition, since_ms):
             return self._completed.has(partition, completion)
-        # Completions first: what is completed needs no attempts in memory.
-        if await self._completed.lookup(partition, completion, since_ms):
-            return True
+        # Completions first: of a completed plan only attempts that were never closed are kept in memory.
+        is_completed = await self._completed.lookup(partition, completion, since_ms)
         await self._attempts.cover(partition, since_ms)
-        return False
+        return is_completed
 
     def has_completed(self, partition: int, plan_id: str) -> bool:
         """As far as is remembered, without looking into the log."""
@@ -90,8 +89,20 @@ class Takeover:
         except UndecodableError as error:
             log.warning("the ledger line at %s/%d/%d is skipped: %s", record.topic, record.partition, record.offset, error)
             return
-        if not self.has_completed(record.partition, attempt.plan_id):
+        if attempt.phase is AttemptPhase.FINISHED and self.has_completed(record.partition, attempt.plan_id):
+            self._settle(record.partition, attempt)
+        else:
             self.note(record.partition, attempt)
+
+    def _settle(self, partition: int, attempt: Attempt) -> None:
+        """A closed attempt of a completed plan needs no memory. One without its closing line does: its executor died after
+        the completion was in the log and before that line was."""
+        plans = self._open.get(partition)
+        attempts = plans.get(attempt.plan_id) if plans else None
+        if plans and attempts:
+            attempts.pop(attempt.attempt_id, None)
+            if not attempts:
+                del plans[attempt.plan_id]
 
 
 def orphaned(attempt: Attempt, now_ms: int) -> Attempt:

@@ -8,7 +8,7 @@ from schemas.topology import ATTEMPTS, COMPLETIONS
 from services.executor.takeover import Takeover, orphaned
 from shared import ids
 from shared.broker import Output
-from shared.outcome import Out
+from shared.outcome import Drop, Out
 from tests.support.builders_executor import T0_MS, Bench, Script, a_bench, an_attempt, an_envelope, ok
 
 PLAN = ids.plan_id("r1", 0)
@@ -34,10 +34,22 @@ def completion(request: str = "r1") -> Out:
 
 async def test_a_completion_in_the_log_completes_the_plan() -> None:
     log = await a_log()
-    await log.ledger.log(line(started()), completion())
+    await log.ledger.log(line(started()), line(an_attempt()), completion())
     takeover = Takeover(log.broker)
     assert await takeover.is_completed(0, PLAN, T0_MS)
     assert takeover.attempts(0, PLAN) == []
+
+
+async def test_a_completed_plan_whose_attempt_lacks_its_closing_line_has_it_closed_and_makes_no_call() -> None:
+    """The executor died when the completion was in the log and the ledger's line was not."""
+    log = await a_log()
+    await log.ledger.log(line(started()), completion())
+    assert await log.handle(an_envelope()) == Drop("already completed")
+    (closed,) = log.ledger.lines
+    assert (closed.attempt_id, closed.phase) == (started().attempt_id, AttemptPhase.FINISHED)
+    assert (closed.failure, closed.cost_known) == (FailureClass.ORPHANED, False)
+    assert await log.handle(an_envelope()) == Drop("already completed")
+    assert len(log.ledger.lines) == 1
 
 
 async def test_open_and_finished_attempts_of_an_open_plan_are_known() -> None:
