@@ -13,10 +13,11 @@ from shared import metrics
 from shared.broker import Broker, Consumer, Partition, Producer
 from shared.clock import Clock
 from shared.delivery import PlainDelivery, TransactionalDelivery, Work
-from shared.dispatch import Dispatcher, Writer
+from shared.dispatch import Dispatcher
 from shared.errors import BrokerUnavailableError, FencedError
 from shared.handler import Handler
 from shared.progress import SPAN_LIMIT, Progress
+from shared.writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from services.executor.backends import Backends
 from services.executor.decide import STAGE
 from shared.broker import Broker, Producer
 from shared.clock import Clock
-from shared.dispatch import Writer
 from shared.errors import BrokerUnavailableError
 from shared.outcome import Out
+from shared.writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from shared.catalogue import VERSION_KEY
 from shared.circuit import CircuitRules
 from shared.clock import SystemClock
 from shared.config import Settings
-from shared.dispatch import Writer
 from shared.errors import BatonError, BrokerUnavailableError
 from shared.health import serve_health
 from shared.kafka import KafkaBroker
 from shared.service import BROKER_RETRY_S, ConfigView, kafka_options
 from shared.table import Table
+from shared.writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from shared import metrics
 from shared.broker import Broker, Record
 from shared.clock import Clock
 from shared.codec import decode
-from shared.dispatch import Writer, dead_letter
+from shared.dispatch import dead_letter
 from shared.errors import BrokerUnavailableError, UndecodableError
 from shared.outcome import Out, Reject
 from shared.windows import Ring, fold
+from shared.writer import Writer
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from services.output.main import Output
 from shared import broker, dispatch
 from shared.broker import Commit, Headers
 from shared.delivery import PlainDelivery, Work
-from shared.dispatch import Writer
 from shared.ids import completion_id
 from shared.outcome import Out
 from shared.progress import Progress
 from shared.stage import Runner
+from shared.writer import Writer
 
 LATE_S = 1.0
 """How much too late a planted fault does what it should have done first; several commits fit in between."""

@@ -72,7 +72,7 @@ def test_a_foreign_address_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://127.0.0.1:8080/v1", "https://api.openai.com/v1", "{schema}/work/x", "https://llm.example.com", "~/.cache"]
+    "text", ["http://127.0.0.1:8080/v1", "https://api.openai.com/v1", "https://llm.example.com", "~/.cache"]
 )
 def test_an_allowed_address_passes(text: str) -> None:
     assert foreign_addresses(text) == []

@@ -33,11 +33,11 @@ from shared import ids
 from shared.broker import Headers, Record
 from shared.catalogue import Catalogue
 from shared.config import Settings
-from shared.dispatch import Writer
 from shared.handler import Context
 from shared.local import LocalBroker
 from shared.outcome import Emit, Out, Outcome
 from shared.service import World
+from shared.writer import Writer
 from tests.support.builders import ManualClock
 
 INSTANCE = "feedc0de"

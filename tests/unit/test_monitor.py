@@ -13,9 +13,9 @@ from shared.broker import Record
 from shared.circuit import CircuitRules
 from shared.codec import decode, encode
 from shared.config import Settings
-from shared.dispatch import Writer
 from shared.local import LocalBroker
 from shared.windows import Ring
+from shared.writer import Writer
 from tests.support.builders_monitor import NOW_MS, an_observation
 
 RULES = CircuitRules(cooldown_ms=1_000, ramp_ms=3_000)

@@ -1,0 +1,59 @@
+"""From `Out` to bytes on a topic, in a stage's name: a stage cannot write what is not in its row of the topology."""
+
+import asyncio
+
+from schemas.envelope import Envelope, Header
+from schemas.topology import DEAD_LETTERS, Stage
+from shared import metrics
+from shared.broker import Headers, Output, Producer
+from shared.codec import encode, headers_for
+from shared.errors import ForeignTopicError, RecordTooLargeError
+from shared.outcome import Out
+
+RECORD_OVERHEAD_BYTES = 4_096   # headers and framing
+
+
+class Writer:
+    """Turns `Out` into bytes for this stage, and refuses topics that are not in its row."""
+
+    def __init__(self, stage: Stage, producer: Producer) -> None:
+        self._stage = stage
+        self._producer = producer
+        self._allowed = {topic.name: topic for topic in (*stage.writes, DEAD_LETTERS)}
+        self._written = dict.fromkeys(self._allowed, 0)
+
+    def output(self, out: Out, trace: Headers) -> Output:
+        """Raises ForeignTopicError for a topic outside the row, RecordTooLargeError before the broker would."""
+        topic = out.topic
+        if topic.name not in self._allowed:
+            raise ForeignTopicError(f"{self._stage.name} may not write {topic.name}; see schemas/topology.py")
+        value = encode(topic, out.value)
+        if len(value) > topic.bytes_max - RECORD_OVERHEAD_BYTES:
+            raise RecordTooLargeError(f"{topic.name}: {len(value)} bytes, limit {topic.bytes_max}")
+        self._written[topic.name] += 1
+        if isinstance(out.value, Envelope):
+            key = out.value.key
+            headers = headers_for(topic, self._stage.name, out.value, trace)
+        else:
+            key = out.key
+            headers = headers_for(topic, self._stage.name, None, trace)
+            request_id = getattr(out.value, "request_id", None)
+            if request_id:
+                headers += ((Header.SUBJECT, request_id.encode()),)
+        return Output(topic.name, key.encode(), value, headers, out.partition)
+
+    def publish_counts(self) -> None:
+        """Counted in plain integers per record, published as metrics several times a second."""
+        for name, count in self._written.items():
+            if count:
+                metrics.RECORDS_OUT.labels(stage=self._stage.name, topic=name).inc(count)
+                self._written[name] = 0
+
+    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
+        return await self._producer.send(self.output(out, trace))
+
+    async def write(self, out: Out, trace: Headers = ()) -> None:
+        await asyncio.shield(await self.send(out, trace))   # a batch's future has many waiters: none may cancel it
+
+    async def send_raw(self, output: Output) -> "asyncio.Future[object]":
+        return await self._producer.send(output)
