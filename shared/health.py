@@ -1,6 +1,6 @@
 """`/livez`, `/readyz` and `/metrics` of one process, on their own port."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,7 +11,7 @@ async def serve_health(
 ) -> web.AppRunner:
     """Listen; `cleanup()` on the returned runner ends it. Raises OSError when the port is taken."""
 
-    def probe(holds: Callable[[], bool]) -> Callable[[web.Request], object]:
+    def probe(holds: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(_: web.Request) -> web.Response:
             return web.Response(text="ok\n") if holds() else web.Response(text="not yet\n", status=503)
 
@@ -21,8 +21,8 @@ async def serve_health(
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.router.add_get("/livez", probe(live))  # type: ignore[arg-type]  # aiohttp's handler type is narrower than it takes
-    app.router.add_get("/readyz", probe(ready))  # type: ignore[arg-type]
+    app.router.add_get("/livez", probe(live))
+    app.router.add_get("/readyz", probe(ready))
     app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -8,6 +8,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -21,7 +22,7 @@ class Out:
     """One record to write: an envelope, or a plain fact with its key. `partition` is for addressed topics (replies)."""
 
     topic: Topic
-    value: Envelope | Fact | BaseModel  # type: ignore[type-arg]  # any payload; the codec checks it against the topic
+    value: Envelope[Any] | Fact | BaseModel   # any payload; the codec checks it against the topic
     key: str = ""                        # envelopes carry their own
     partition: int | None = None
 

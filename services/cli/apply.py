@@ -155,7 +155,8 @@ async def _read(broker: Broker) -> Current:
 
 def _decoded(value: bytes | None) -> ConfigRecord | None:
     try:
-        return decode(CONFIG, value)  # type: ignore[no-any-return]  # the codec's type follows from the topic
+        record: ConfigRecord = decode(CONFIG, value)
+        return record
     except UndecodableError:
         return None
 
