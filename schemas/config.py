@@ -1,6 +1,7 @@
 """What `baton.yaml` may say, and the records of the `config` topic it becomes. Every field has a unit in its name or text."""
 
 import re
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -28,13 +29,43 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Prices(Strict):
+Usd = Annotated[Decimal, Field(ge=0)]
+
+
+class Rates(Strict):
     """USD per million tokens, which is the same number as micro-USD per token."""
 
-    input: Decimal = Field(ge=0)
-    output: Decimal = Field(ge=0)
-    cached_input: Decimal | None = Field(None, ge=0, description="default: as input")
+    input: Usd
+    output: Usd
+    cached_input: Usd | None = Field(None, description="input read from the provider's prompt cache; default: as input")
+    cache_write: Usd | None = Field(None, description="input written to that cache; default: as input")
+    reasoning: Usd | None = Field(None, description="output tokens spent on reasoning; default: as output")
+
+
+class Tier(Rates):
+    """Rates of a whole call whose input is over `above_tokens`, as providers charge for long contexts."""
+
+    above_tokens: int = Field(gt=0)
+
+
+class Prices(Rates):
+    """What a backend charges from a day on. `version` stands on every ledger entry: change it with the figures."""
+
     version: str = "1"
+    effective_from: date | None = Field(None, description="first day, UTC; none: from the beginning")
+    tiers: tuple[Tier, ...] = ()
+
+
+class Quirks(Strict):
+    """How an endpoint differs from its dialect. What is not given is as the backend's flavour has it."""
+
+    path: str | None = Field(None, description="after base_url; {model} stands for the provider's name of the model")
+    query: dict[str, str] | None = None
+    headers: dict[str, str] | None = Field(None, description="sent with every call; never a secret")
+    key_header: str | None = Field(None, description="header that carries the key, bare; empty: as Authorization: Bearer")
+    max_tokens_field: str | None = None
+    stream_usage: bool | None = Field(None, description="whether it takes stream_options.include_usage")
+    drop: tuple[str, ...] | None = Field(None, description="request parameters it refuses: they are left out")
 
 
 class Model(Strict):
@@ -44,6 +75,8 @@ class Model(Strict):
     context_tokens: int = Field(gt=0, description="input and output together")
     output_tokens_max: int = Field(4096, gt=0)
     capabilities: tuple[str, ...] = ()
+    on_context_length: tuple[Name, ...] = Field((), description="models to ask, in order, when the context is too small")
+    on_content_filtered: tuple[Name, ...] = Field((), description="models to ask, in order, when a content filter refuses")
 
     @model_validator(mode="after")
     def _capabilities_known(self) -> "Model":
@@ -58,14 +91,35 @@ class Backend(Strict):
 
     model: Name = Field(description="the catalogue model it serves")
     provider: str
-    dialect: Literal["openai"] = "openai"
+    dialect: Literal["openai", "anthropic", "gemini"] = "openai"
+    flavour: str = Field("", description="a known provider's way with its dialect: azure, vllm, ollama …; default: plain")
+    quirks: Quirks | None = None
     base_url: str = Field(pattern=r"^(https?://|env:)", description="up to and including /v1, or env:NAME that holds it")
     key: SecretReference | None = None
     model_name: str = Field("", description="the provider's name of the model; default: the catalogue name")
     prices: Prices
+    price_changes: tuple[Prices, ...] = Field((), description="later prices, each with the day from which it holds")
     timeout_ms: int = Field(60_000, gt=0, description="longest one call may take")
+    stream: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether calls are streamed upstream, so that silence is noticed; auto: long answers are"
+    )
+    first_token_ms: int = Field(10_000, gt=0, description="patience with a stream that has not begun")
+    stall_ms: int = Field(10_000, gt=0, description="patience with a stream that has fallen silent")
     weight: float = Field(1.0, gt=0)
+    region: str = Field("", description="where it runs; a policy may prefer one")
+    rpm: int | None = Field(None, gt=0, description="requests per minute of the whole fleet; default: what the provider says")
+    tpm: int | None = Field(None, gt=0, description="tokens per minute of the whole fleet, input and output")
+    concurrency_max: int = Field(256, gt=0, description="calls in flight per replica, at the most; fewer when it slows down")
     requires: str | None = Field(None, description="an environment name that must be set for the backend to be offered")
+
+    @model_validator(mode="after")
+    def _changes_have_days(self) -> "Backend":
+        days = [change.effective_from for change in self.price_changes]
+        if None in days:
+            raise ValueError("price_changes: each needs effective_from, the first day it holds")
+        if days != sorted(set(days), key=str):
+            raise ValueError("price_changes: effective_from must rise from one to the next")
+        return self
 
 
 class Tenant(Strict):
@@ -89,6 +143,8 @@ class Policy(Strict):
     escalations_max: int = Field(1, ge=0, le=5)
     quality_min: float = Field(0.0, ge=0, le=1, description="of a task of complexity 0")
     quality_min_hard: float = Field(0.85, ge=0, le=1, description="of a task of complexity 1; between them linear")
+    hedge: bool = Field(True, description="whether a slow interactive call may be made a second time elsewhere")
+    region: str = Field("", description="backends of this region are preferred")
     checks: tuple[str, ...] = ("not_empty", "not_truncated", "not_refused", "matches_schema")
     prompt_bytes_max: int = Field(900_000, gt=0)
 
@@ -108,6 +164,10 @@ class ConfigFile(Strict):
             for name, backend in self.backends.items()
             if backend.model not in self.models
         ]
+        for name, model in self.models.items():
+            for field in ("on_context_length", "on_content_filtered"):
+                problems += [f"models.{name}.{field}: no model {other!r}" for other in getattr(model, field)
+                             if other not in self.models]
         for name, tenant in self.tenants.items():
             if tenant.policy not in self.policies:
                 problems.append(f"tenants.{name}.policy: no policy {tenant.policy!r}; define it under policies")

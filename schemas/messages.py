@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.envelope import Fact
+from schemas.ledger import FailureClass, Usage
 
 
 class Status(StrEnum):
@@ -98,6 +99,7 @@ class IntakeRecord(BaseModel):
     deadline_ms: int | None = Field(None, description="milliseconds from acceptance within which an answer is of use")
     max_cost_usd: float | None = Field(None, description="the most the request may cost, in USD")
     ordering_key: str | None = Field(None, description="requests that share it are answered in the order accepted")
+    session: str | None = Field(None, description="requests that share it go to one backend where possible: prompt caches")
     idempotency_key: str | None = Field(None, description="at most 255 characters; the same key is one request")
     metadata: dict[str, Any] | None = None
 
@@ -124,6 +126,12 @@ class Chat(Fact):
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
+    logprobs: int | None = Field(None, description="log-probabilities of the answer's tokens, with so many alternatives each")
+    session: str | None = None
 
 
 class Features(Fact):
@@ -182,19 +190,6 @@ class Tried(Fact):
     failed_checks: tuple[str, ...] = ()
 
 
-class Usage(Fact):
-    """Tokens as the provider counted them; `estimated` when it did not say.
-
-    `tokens_in` includes cached tokens, `tokens_out` reasoning tokens.
-    """
-
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    tokens_reasoning: int = 0
-    estimated: bool = False
-
-
 class Answer(Fact):
     """What a model answered."""
 
@@ -204,8 +199,17 @@ class Answer(Fact):
     model: str = Field("", description="catalogue model that answered")
     backend: str = ""
     model_served: str = Field("", description="the name the provider reported")
+    logprobs: tuple[dict[str, Any], ...] = Field((), description="per token: token, logprob, and top where asked for")
     usage: Usage = Usage()
     provider_request_id: str = ""
+
+
+class Fallback(Fact):
+    """Where to go when a candidate fails in one particular way, in this order; configured per model."""
+
+    model: str = Field(description="the candidate that failed")
+    failure: FailureClass
+    candidates: tuple[Candidate, ...]
 
 
 class Plan(Fact):
@@ -214,6 +218,7 @@ class Plan(Fact):
     number: int = Field(description="0 for a request's first plan, one more for each escalation")
     task: Task
     candidates: tuple[Candidate, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     attempts_max: int = 3
     attempt_timeout_ms: int = 60_000
     why: Why
@@ -222,125 +227,6 @@ class Plan(Fact):
     attempts_before: int = Field(0, description="attempts spent by earlier plans of this request")
     cost_before_microusd: int = 0
     failure: Failure | None = None
-
-
-class AttemptKind(StrEnum):
-    PRIMARY = "primary"
-    RETRY = "retry"
-    FAILOVER = "failover"
-    ESCALATION = "escalation"
-    PROBE = "probe"
-
-
-class AttemptPhase(StrEnum):
-    STARTED = "started"
-    FINISHED = "finished"
-
-
-class FailureClass(StrEnum):
-    """What went wrong with one call of a provider; the executor's table says what each allows."""
-
-    RATE_LIMITED = "rate_limited"
-    QUOTA_EXHAUSTED = "quota_exhausted"
-    CONTEXT_LENGTH = "context_length"
-    AUTH = "auth"
-    NOT_FOUND = "not_found"
-    INVALID = "invalid"
-    TOO_LARGE = "too_large"
-    CONTENT_FILTERED = "content_filtered"
-    SERVER_ERROR = "server_error"
-    OVERLOADED = "overloaded"
-    CONNECT_ERROR = "connect_error"
-    TIMEOUT = "timeout"
-    TRUNCATED = "truncated"
-    MALFORMED = "malformed"
-    CANCELLED = "cancelled"
-    ORPHANED = "orphaned"
-    UNKNOWN = "unknown"
-
-
-class Attempt(Fact):
-    """One line of the ledger. `started` is in the log before the provider is called, `finished` after it.
-
-    `cost_microusd` is what the call cost (0 while started); `cost_known` is false where nobody can tell (the executor
-    died, the call timed out): then the cost lies within 0 and `cost_max_microusd`. A later known line of the same
-    attempt beats an unknown one.
-    """
-
-    attempt_id: str
-    plan_id: str
-    request_id: str
-    tenant: str
-    app: str = ""
-    phase: AttemptPhase
-    kind: AttemptKind = AttemptKind.PRIMARY
-    model: str
-    backend: str
-    executor: str = Field("", description="the replica that made the call")
-    started_ms: int
-    finished_ms: int | None = None
-    failure: FailureClass | None = None
-    usage: Usage | None = None
-    cost_microusd: int = 0
-    cost_known: bool = True
-    cost_max_microusd: int = 0
-    price_version: str = ""
-    model_served: str = ""
-    provider_request_id: str = ""
-
-
-class Observation(Fact):
-    """What one executor saw of one backend since its last observation. `sketch` maps log-bucket index to count."""
-
-    backend: str
-    reporter: str = Field(description="executor instance; a new one per process start")
-    sequence: int = Field(description="per reporter and backend, rising by one: a replay adds nothing twice")
-    at_ms: int
-    calls: int = 0
-    failures: dict[FailureClass, int] = Field(default_factory=dict, description="failures that count for the circuit")
-    other_failures: dict[FailureClass, int] = Field(default_factory=dict)
-    consecutive_failures: int = Field(0, description="hard failures in a row at the end of this delta")
-    probes_ok: int = 0
-    probes_failed: int = 0
-    probe_epoch: int = 0
-    latency_sketch: dict[int, int] = Field(default_factory=dict, description="1 % log buckets of call milliseconds")
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost_microusd: int = 0
-
-
-class Circuit(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class Window(Fact):
-    """Figures of one rolling period of one backend; latencies in ms, of calls that succeeded."""
-
-    seconds: int
-    calls: int = 0
-    failed: int = 0
-    error_rate: float = 0.0
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    p99_ms: float = 0.0
-
-
-class FleetEntry(Fact):
-    """The fleet's view of one backend: one entry per backend, replaced whole."""
-
-    backend: str
-    circuit: Circuit = Circuit.CLOSED
-    reason: str = Field("", description="why the circuit is as it is")
-    since_ms: int = 0
-    trips: int = Field(0, description="openings in a row; the cooldown doubles with each")
-    cooldown_until_ms: int = 0
-    share: float = Field(1.0, description="part of its traffic a recovering backend may take, in [0, 1]")
-    probe_epoch: int = Field(0, description="rises with every half-open period")
-    probe_leases: dict[str, int] = Field(default_factory=dict, description="reporter → probes it may make in this epoch")
-    windows: tuple[Window, ...] = ()
-    updated_ms: int = 0
 
 
 class Completion(Fact):

@@ -10,16 +10,15 @@ from pydantic import BaseModel
 
 from schemas.config import ConfigRecord
 from schemas.envelope import Envelope
+from schemas.fleet import Alert, FleetEntry, Observation
+from schemas.ledger import Attempt
 from schemas.messages import (
-    Attempt,
     Claim,
     Completion,
     DeadLetter,
     Escalation,
-    FleetEntry,
     IntakeRecord,
     Lane,
-    Observation,
     Plan,
     Request,
     Result,
@@ -41,6 +40,7 @@ class Key(StrEnum):
     BACKEND = "backend"
     REPLICA = "replica"
     OBJECT = "object"
+    SUBJECT = "subject"
     IDEMPOTENCY = "idempotency key"
 
 
@@ -118,12 +118,13 @@ RESULTS       = Topic("results",       Key.REQUEST,  Result,               "the 
 REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answers an HTTP caller waits for, on its intake replica's partition", partitions=16, retention_ms=3_600_000)
 IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
 FLEET         = Topic("fleet",         Key.BACKEND,  FleetEntry,           "windows and circuit state per backend", partitions=1, cleanup=Cleanup.COMPACT)
+ALERTS        = Topic("alerts",        Key.SUBJECT,  Alert,                "circuits and gates that changed, and why", partitions=1, retention_ms=30 * DAY_MS)
 CONFIG        = Topic("config",        Key.OBJECT,   ConfigRecord,         "catalogue, tenants, policies: versioned, hot", partitions=1, cleanup=Cleanup.COMPACT)
 DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS, bytes_max=4_718_592)
 
 TOPICS: tuple[Topic, ...] = (
     INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
-    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, CONFIG, DEAD_LETTERS,
+    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, ALERTS, CONFIG, DEAD_LETTERS,
 )
 
 STAGES: tuple[Stage, ...] = (
@@ -134,14 +135,14 @@ STAGES: tuple[Stage, ...] = (
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
     Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG,)),
     Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
-    Stage("monitor",       (OBSERVATIONS,),              (FLEET,),                                  (CONFIG, FLEET)),
+    Stage("monitor",       (OBSERVATIONS,),              (FLEET, ALERTS),                           (CONFIG, FLEET)),
 )
 # fmt: on
 # Every stage may also write DEAD_LETTERS; the runner does it. The executor, the gate and output read their own ATTEMPTS,
 # COMPLETIONS, VERDICTS and RESULTS back when they take a partition over; that is no subscription and needs no group.
 
 USERS_WRITE = (INTAKE,)
-USERS_READ = (RESULTS, ATTEMPTS, DEAD_LETTERS)
+USERS_READ = (RESULTS, ATTEMPTS, ALERTS, DEAD_LETTERS)
 OPERATORS_WRITE = (CONFIG,)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from schemas.messages import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
 from shared.windows import NO_CALLS, NO_PROBES, NO_RUN, Health, Probes, Run
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import uvloop
 
 from schemas.config import ConfigRecord
-from schemas.messages import FleetEntry
+from schemas.fleet import FleetEntry
 from schemas.topology import CONFIG, FLEET, Stage, Topic, stage_named
 from shared import log
 from shared.broker import Broker

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.messages import FailureClass, Observation, Usage, Window
+from schemas.fleet import Observation, Window
+from schemas.ledger import FailureClass, Usage
 
 # --- Sketch: bucket index -> count -------------------------------------------------------------------------------
 # Bucket i holds values in (gamma^(i-1), gamma^i]. Any estimate is within ACCURACY of the true value, merging and

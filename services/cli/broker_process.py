@@ -288,6 +288,11 @@ def start_guard(pid: int) -> subprocess.Popen[bytes]:
 
 
 def new_cluster_id() -> str:
+    """A random identity. One that begins with a dash would look like an option to Kafka's own tools."""
+    return next(text for text in iter(_random_id, "") if not text.startswith("-"))
+
+
+def _random_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 

@@ -7,16 +7,14 @@ from pydantic import BaseModel
 
 from schemas.config import ConfigRecord
 from schemas.envelope import DeadHeader, Envelope, Header
+from schemas.fleet import FleetEntry, Observation
+from schemas.ledger import Attempt, AttemptPhase
 from schemas.messages import (
     Answer,
-    Attempt,
-    AttemptPhase,
     Claim,
     Completion,
     Escalation,
     Failure,
-    FleetEntry,
-    Observation,
     Plan,
     Request,
     Result,

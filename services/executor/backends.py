@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 from math import exp
 
 from schemas.config import Backend
-from schemas.messages import AttemptKind, Circuit, FailureClass, FleetEntry, Observation, Plan, Usage
-from services.executor.decide import Call, Option, fraction_of
+from schemas.fleet import Circuit, FleetEntry, Observation
+from schemas.ledger import AttemptKind, FailureClass, Usage
+from schemas.messages import Plan
+from services.executor.decide import (
+    Call,
+    Option,
+    fraction_of,
+)
 from shared.catalogue import Catalogue
 from shared.circuit import CircuitRules, LocalTrip
 from shared.windows import Delta

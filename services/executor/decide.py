@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from schemas.config import Prices
-from schemas.messages import (
-    Answer,
-    Attempt,
-    AttemptKind,
-    Candidate,
-    Failure,
-    FailureClass,
-    Plan,
-    Reason,
-    Usage,
-)
+from schemas.ledger import Attempt, AttemptKind, FailureClass
+from schemas.messages import Candidate, Failure, Plan, Reason
+from services.executor.failures import FAILURES, Rules
+from services.executor.reply import Reply
 from shared.catalogue import cost_microusd
 
 STAGE = "executor"
@@ -27,63 +20,6 @@ RETRY_BASE_THROTTLED_MS = 1000
 RETRY_MS_MAX = 8_000
 FAIR_MS_UNKNOWN = 10_000       # patience with a backend that nobody has measured yet
 FAIR_P50S = 4                  # a call cut after 4 x p50 is the backend's fault: p99 of its usual latency (lognormal, sigma 0.56)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What one class of failure allows. `retry_here` is how often the same backend may be asked again.
-
-    `maybe_billed`: nobody can tell whether the provider charged for it, so the ledger books an upper bound.
-    `wants_bigger_window`: only a model with more context than the one that failed is worth a try.
-    `reason` is what the request fails with when this was the last word.
-    """
-
-    retry_here: int
-    fail_over: bool
-    counts_for_circuit: bool
-    maybe_billed: bool
-    wants_bigger_window: bool = False
-    reason: Reason = Reason.PROVIDERS_FAILED
-
-
-# fmt: off
-FAILURES: dict[FailureClass, Rules] = {
-    #                                   retry fail-over circuit billed? window
-    FailureClass.RATE_LIMITED:     Rules(2,   True,     False,  False),
-    FailureClass.QUOTA_EXHAUSTED:  Rules(0,   True,     False,  False),
-    FailureClass.CONTEXT_LENGTH:   Rules(0,   True,     False,  False,  True,  Reason.CONTEXT_TOO_LONG),
-    FailureClass.AUTH:             Rules(0,   True,     False,  False),
-    FailureClass.NOT_FOUND:        Rules(0,   True,     False,  False),
-    FailureClass.INVALID:          Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
-    FailureClass.TOO_LARGE:        Rules(0,   True,     False,  False,  True,  Reason.TOO_LARGE),
-    FailureClass.CONTENT_FILTERED: Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
-    FailureClass.SERVER_ERROR:     Rules(2,   True,     True,   False),
-    FailureClass.OVERLOADED:       Rules(2,   True,     True,   False),
-    FailureClass.CONNECT_ERROR:    Rules(2,   True,     True,   False),
-    FailureClass.TIMEOUT:          Rules(0,   True,     True,   True),
-    FailureClass.TRUNCATED:        Rules(0,   True,     True,   True),
-    FailureClass.MALFORMED:        Rules(1,   True,     True,   True),
-    FailureClass.CANCELLED:        Rules(0,   False,    False,  True),
-    FailureClass.ORPHANED:         Rules(2,   True,     False,  True),   # its executor died: never held against the plan
-    FailureClass.UNKNOWN:          Rules(1,   True,     False,  True),
-}
-# fmt: on
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What one call yielded: an answer or a class of failure. Never holds the provider's raw body.
-
-    `status` is 0 when no status line came. `sent` is false when surely no request reached the provider.
-    """
-
-    status: int = 0
-    answer: Answer | None = None
-    failure: FailureClass | None = None
-    usage: Usage | None = None
-    model_served: str = ""
-    provider_request_id: str = ""
-    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,23 +9,14 @@ from collections.abc import Callable, Sequence
 import httpx2
 
 from schemas.envelope import Envelope
-from schemas.messages import (
-    Answer,
-    Attempt,
-    AttemptPhase,
-    Completion,
-    Failure,
-    FailureClass,
-    Plan,
-    Task,
-)
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.messages import Answer, Completion, Failure, Plan, Task
 from schemas.topology import ATTEMPTS, COMPLETIONS
 from services.executor.backends import Backends
 from services.executor.decide import (
     Call,
     Finish,
     Limits,
-    Reply,
     Wait,
     cost_of,
     cost_upper_microusd,
@@ -34,6 +25,7 @@ from services.executor.decide import (
 )
 from services.executor.observe import Observer
 from services.executor.provider import Provider
+from services.executor.reply import Reply
 from services.executor.takeover import Takeover, orphaned
 from services.executor.transport import AiohttpTransport
 from shared import ids

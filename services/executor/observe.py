@@ -9,7 +9,9 @@ import logging
 
 from schemas.topology import OBSERVATIONS, stage_named
 from services.executor.backends import Backends
-from services.executor.decide import STAGE
+from services.executor.decide import (
+    STAGE,
+)
 from shared.broker import Broker, Producer
 from shared.clock import Clock
 from shared.errors import BrokerUnavailableError

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import httpx2
 
 from schemas.config import Backend
-from schemas.messages import Chat, FailureClass
+from schemas.ledger import FailureClass
+from schemas.messages import Chat
 from services.executor.adapters import ADAPTERS
-from services.executor.decide import Reply
+from services.executor.reply import Reply
 from shared.config import resolve_secret
 from shared.errors import SettingsError
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from schemas.envelope import Header
-from schemas.messages import Attempt, AttemptPhase, FailureClass
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
 from schemas.topology import ATTEMPTS, COMPLETIONS
 from shared.broker import Broker, Record
 from shared.codec import decode

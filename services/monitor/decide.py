@@ -5,7 +5,7 @@ Pure: no clock, no I/O, no randomness of its own. One `Watch` per process; it ju
 
 from collections.abc import Callable, Collection, Mapping
 
-from schemas.messages import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
 from shared.circuit import CircuitRules, Evidence, advance, may_open
 from shared.windows import Ring, health, window
 

@@ -8,7 +8,7 @@ from random import SystemRandom
 import faust
 from faust.contrib.asgi import bind_to_running_loop
 
-from schemas.messages import FleetEntry
+from schemas.fleet import FleetEntry
 from schemas.topology import CONFIG, FLEET, OBSERVATIONS
 from services.monitor.decide import Watch
 from services.monitor.monitor import STAGE, Monitor, Progress

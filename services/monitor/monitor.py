@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from random import Random
 
-from schemas.messages import Observation, Reason
+from schemas.fleet import Observation
+from schemas.messages import Reason
 from schemas.topology import FLEET, OBSERVATIONS, stage_named
 from services.monitor.decide import Watch
 from shared import metrics

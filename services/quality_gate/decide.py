@@ -6,7 +6,18 @@ Pure. Every completion ends in exactly one of the three; a request never leaves 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.messages import STATUS_OF, Answer, Check, Completion, Escalation, Failure, Reason, Status, Tried, Verdict
+from schemas.messages import (
+    STATUS_OF,
+    Answer,
+    Check,
+    Completion,
+    Escalation,
+    Failure,
+    Reason,
+    Status,
+    Tried,
+    Verdict,
+)
 from services.quality_gate.checks import check
 
 STAGE = "quality-gate"

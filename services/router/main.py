@@ -5,7 +5,8 @@ from typing import Any
 
 from schemas.config import Policy
 from schemas.envelope import Envelope
-from schemas.messages import Escalation, Failure, FleetEntry, Lane, Plan, Reason, Task, Why
+from schemas.fleet import FleetEntry
+from schemas.messages import Escalation, Failure, Lane, Plan, Reason, Task, Why
 from schemas.topology import PLANS
 from services.router.decide import STAGE, Decision, Limits, decide, quality_min_of
 from services.router.offers import Offer, Option, offers_of, options_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from schemas.config import Backend
-from schemas.messages import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
 from shared.catalogue import Catalogue
 
 PICO = 1_000_000

@@ -20,7 +20,7 @@ import httpx2
 import orjson
 
 from schemas.config import Backend, Model, Policy, Prices, Tenant
-from schemas.messages import FleetEntry, Window
+from schemas.fleet import FleetEntry, Window
 from schemas.topology import INTAKE, RESULTS, TOPICS, Topic, stage_named, topic_named, topic_spec
 from services.executor.main import Executor
 from services.intake.main import Intake

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from schemas.messages import Attempt, AttemptPhase, FailureClass
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
 
 EXAMPLES_MAX = 5
 

@@ -10,7 +10,7 @@ import runpy
 from collections.abc import Callable
 from typing import Any
 
-from schemas.messages import Attempt
+from schemas.ledger import Attempt
 from services.executor import main as executor
 from services.executor.takeover import Takeover, orphaned
 from services.output.main import Output

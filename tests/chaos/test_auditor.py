@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.messages import Attempt, AttemptPhase, FailureClass
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
 from tests.chaos.auditor import Accepted, Billed, Evidence, LedgerLine, SeenResult, audit
 
 COST = 40

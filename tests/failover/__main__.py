@@ -19,7 +19,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from schemas.messages import Attempt
+from schemas.ledger import Attempt
 from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, Topic
 from services.cli.apply import apply_config
 from services.cli.broker import KafkaProcess

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from schemas.messages import Attempt, AttemptKind, AttemptPhase, Reason, Result
+from schemas.ledger import Attempt, AttemptKind, AttemptPhase
+from schemas.messages import Reason, Result
 
 BIN_MS = 250
 TOUCHING_SHARE_MAX = 0.01

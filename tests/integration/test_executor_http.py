@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from schemas.config import Backend, Prices
-from schemas.messages import Attempt, AttemptPhase, FailureClass, Plan
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.messages import Plan
 from services.executor.transport import AiohttpTransport
 from shared.catalogue import Catalogue
 from shared.clock import SystemClock

@@ -3,7 +3,7 @@
 import asyncio
 
 from schemas.envelope import Header
-from schemas.messages import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
 from schemas.topology import FLEET, Cleanup, Key, Topic, topic_spec
 from shared.broker import Output
 from shared.codec import encode

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from schemas.messages import Circuit, FleetEntry, Observation
+from schemas.fleet import Circuit, FleetEntry, Observation
 from schemas.topology import CONFIG, DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
 from shared.broker import Output, Producer
 from shared.codec import encode

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from schemas.messages import Circuit, FailureClass, FleetEntry, Observation
+from schemas.fleet import Circuit, FleetEntry, Observation
+from schemas.ledger import FailureClass
 from services.monitor.decide import FleetView, judge
 from shared.circuit import CircuitRules
 from shared.windows import Ring, fold

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.config import CAPABILITIES, Backend, Model
-from schemas.messages import Circuit, Features, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
+from schemas.messages import Features
 from services.router.decide import Decision, Limits, decide
 from services.router.offers import offers_of, options_of
 from shared.catalogue import Catalogue, cost_microusd

@@ -7,24 +7,22 @@ from typing import Any, TypeVar
 
 from schemas.config import Backend, Model, Policy, Prices, Tenant
 from schemas.envelope import Envelope, Fact
+from schemas.fleet import Circuit, FleetEntry, Window
+from schemas.ledger import Usage
 from schemas.messages import (
     Answer,
     Candidate,
     Chat,
-    Circuit,
     Completion,
     Escalation,
     Failure,
     Features,
-    FleetEntry,
     Plan,
     Reason,
     Request,
     Task,
     Tried,
-    Usage,
     Why,
-    Window,
 )
 from shared.broker import Headers, Record
 from shared.catalogue import Catalogue

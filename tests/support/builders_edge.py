@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.config import Policy, Tenant
 from schemas.envelope import Envelope, Header
-from schemas.messages import Answer, Reason, Request, Result, Status, Usage, Verdict
+from schemas.ledger import Usage
+from schemas.messages import Answer, Reason, Request, Result, Status, Verdict
 from schemas.topology import REPLIES, REQUESTS, RESULTS, TOPICS, Topic, topic_spec
 from services.intake.decide import OPTIONS
 from services.intake.main import Intake

@@ -11,23 +11,13 @@ import orjson
 
 from schemas.config import Backend, Model, Prices
 from schemas.envelope import Envelope
-from schemas.messages import (
-    Attempt,
-    AttemptPhase,
-    Candidate,
-    Chat,
-    Circuit,
-    Completion,
-    FailureClass,
-    Features,
-    FleetEntry,
-    Plan,
-    Task,
-    Why,
-    Window,
-)
+from schemas.fleet import Circuit, FleetEntry, Window
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.messages import Candidate, Chat, Completion, Features, Plan, Task, Why
 from schemas.topology import ATTEMPTS, COMPLETIONS, PLANS, TOPICS, stage_named, topic_spec
-from services.executor.decide import Option
+from services.executor.decide import (
+    Option,
+)
 from services.executor.main import Executor
 from shared import ids
 from shared.broker import Headers, Record

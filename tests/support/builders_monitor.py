@@ -1,6 +1,7 @@
 """Observations for tests of windows, circuits and the monitor."""
 
-from schemas.messages import FailureClass, Observation
+from schemas.fleet import Observation
+from schemas.ledger import FailureClass
 from shared.windows import Delta
 
 NOW_MS = 1_700_000_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.messages import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry
 from shared.circuit import TRANSITIONS, CircuitRules, Event, Evidence, LocalTrip, advance, lease, may_open
 from shared.windows import Health, Probes, Run
 

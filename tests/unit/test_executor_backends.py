@@ -4,9 +4,13 @@ import asyncio
 
 import pytest
 
-from schemas.messages import AttemptKind, Circuit, FailureClass, FleetEntry, Usage
+from schemas.fleet import Circuit, FleetEntry
+from schemas.ledger import AttemptKind, FailureClass, Usage
 from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends, Local, may_call
-from services.executor.decide import Call, fraction_of
+from services.executor.decide import (
+    Call,
+    fraction_of,
+)
 from tests.support.builders_executor import INSTANCE, T0_MS, a_candidate, a_catalogue, a_plan, an_entry
 
 OK = None

@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 
-from schemas.messages import Attempt, AttemptKind, FailureClass, Plan, Reason, Usage
+from schemas.ledger import Attempt, AttemptKind, FailureClass, Usage
+from schemas.messages import Plan, Reason
 from services.executor.decide import (
-    FAILURES,
     Call,
     Finish,
     Limits,
     Option,
-    Reply,
     Step,
     Wait,
     choose,
@@ -21,6 +20,8 @@ from services.executor.decide import (
     fraction_of,
     next_step,
 )
+from services.executor.failures import FAILURES
+from services.executor.reply import Reply
 from tests.support.builders_executor import T0_MS, a_backend, a_candidate, a_plan, an_attempt, an_option
 
 ALL = ("a", "b", "c")

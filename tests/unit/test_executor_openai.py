@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from schemas.messages import Chat, FailureClass, Usage
+from schemas.ledger import FailureClass, Usage
+from schemas.messages import Chat
 from services.executor.adapters import ADAPTERS, openai
 from tests.support.builders_executor import SECRET, completed
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 
 from schemas.envelope import Header
-from schemas.messages import AttemptPhase, FailureClass
+from schemas.ledger import AttemptPhase, FailureClass
 from schemas.topology import ATTEMPTS, COMPLETIONS, stage_named
 from shared import ids
 from shared.broker import Output

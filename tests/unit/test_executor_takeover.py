@@ -3,7 +3,8 @@
 from typing import Any
 
 from schemas.envelope import Envelope
-from schemas.messages import Attempt, AttemptPhase, Completion, FailureClass, Task
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.messages import Completion, Task
 from schemas.topology import ATTEMPTS, COMPLETIONS
 from services.executor.takeover import Takeover, orphaned
 from shared import ids

@@ -8,17 +8,11 @@ import httpx2
 import pytest
 
 from schemas.envelope import Envelope, Fact
-from schemas.messages import (
-    AttemptKind,
-    AttemptPhase,
-    Circuit,
-    Failure,
-    FailureClass,
-    Observation,
-    Reason,
-)
+from schemas.fleet import Circuit, Observation
+from schemas.ledger import AttemptKind, AttemptPhase, FailureClass
+from schemas.messages import Failure, Reason
 from schemas.topology import ATTEMPTS, COMPLETIONS, OBSERVATIONS
-from services.executor.decide import FAILURES
+from services.executor.failures import FAILURES
 from shared import ids
 from shared.codec import decode
 from shared.errors import FrozenError

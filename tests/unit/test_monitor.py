@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
-from schemas.messages import Circuit
+from schemas.fleet import Circuit
 from schemas.topology import DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
 from services.monitor.decide import WINDOWS_S, Watch
 from services.monitor.monitor import STAGE, Monitor, Progress

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.envelope import Envelope
+from schemas.ledger import Usage
 from schemas.messages import (
     Answer,
     Chat,
@@ -16,7 +17,6 @@ from schemas.messages import (
     Reason,
     Status,
     Tried,
-    Usage,
     Verdict,
 )
 from schemas.topology import ESCALATIONS, VERDICTS, topic_spec

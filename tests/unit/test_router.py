@@ -7,7 +7,8 @@ import pytest
 
 from schemas.config import Policy, Tenant
 from schemas.envelope import Envelope
-from schemas.messages import Circuit, Escalation, FleetEntry, Lane, Plan, Reason, Task
+from schemas.fleet import Circuit, FleetEntry
+from schemas.messages import Escalation, Lane, Plan, Reason, Task
 from schemas.topology import PLANS
 from services.router.decide import Decision, Limits, decide, quality_min_of
 from services.router.main import Router

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from schemas.messages import FailureClass, Usage
+from schemas.ledger import FailureClass, Usage
 from shared.windows import ACCURACY, Delta, Health, Ring, Run, add, fold, health, merge, quantile, subtract, window
 from tests.support.builders_monitor import NOW_MS, an_observation
 

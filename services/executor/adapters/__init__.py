@@ -8,7 +8,7 @@ from typing import Protocol
 
 from schemas.messages import Chat
 from services.executor.adapters import openai
-from services.executor.decide import Reply
+from services.executor.reply import Reply
 
 
 class Adapter(Protocol):

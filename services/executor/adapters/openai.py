@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from schemas.messages import Answer, Chat, FailureClass, Usage
-from services.executor.decide import Reply
+from schemas.ledger import FailureClass, Usage
+from schemas.messages import Answer, Chat
+from services.executor.reply import Reply
 
 PATH = "/chat/completions"
 _OPTIONAL = ("temperature", "top_p", "seed", "tool_choice", "response_format")
