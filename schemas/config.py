@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from schemas.envelope import Fact
 
+FLAVOURS = (
+    "", "openai", "azure", "vllm", "ollama", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks", "xai"
+)
 CAPABILITIES = ("json_schema", "tools", "vision", "reasoning", "streaming", "logprobs")
 SECRET_REFERENCE = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")
 
@@ -111,6 +114,14 @@ class Backend(Strict):
     tpm: int | None = Field(None, gt=0, description="tokens per minute of the whole fleet, input and output")
     concurrency_max: int = Field(256, gt=0, description="calls in flight per replica, at the most; fewer when it slows down")
     requires: str | None = Field(None, description="an environment name that must be set for the backend to be offered")
+
+    @model_validator(mode="after")
+    def _flavour_known(self) -> "Backend":
+        if self.flavour not in FLAVOURS:
+            raise ValueError(f"flavour: unknown {self.flavour!r}; known: {', '.join(FLAVOURS[1:])}, or leave it out")
+        if self.flavour and self.dialect != "openai":
+            raise ValueError(f"flavour: {self.flavour} is a way of the openai dialect; leave it out, or use that dialect")
+        return self
 
     @model_validator(mode="after")
     def _changes_have_days(self) -> "Backend":

@@ -5,13 +5,12 @@ A record that makes no sense is left out and reported; it never takes the others
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.config import Backend, ConfigRecord, Model, Policy, Prices, Strict, Tenant
+from schemas.config import Backend, ConfigRecord, Model, Policy, Strict, Tenant
 
 KINDS: Mapping[str, type[Strict]] = {"model": Model, "backend": Backend, "tenant": Tenant, "policy": Policy}
 VERSION_KEY = "version/current"
@@ -75,17 +74,6 @@ class Catalogue:
 
 _BUILT_IN_POLICY = Policy()
 EMPTY = Catalogue()
-
-
-def cost_microusd(prices: Prices, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
-    """Cost of one call in micro-USD, rounded once, halves up. `tokens_in` includes the cached tokens, as in `Usage`.
-
-    USD per million tokens is micro-USD per token, so no unit changes here.
-    """
-    cached = min(max(tokens_cached, 0), tokens_in)
-    cached_price = prices.input if prices.cached_input is None else prices.cached_input
-    exact = prices.input * (tokens_in - cached) + cached_price * cached + prices.output * tokens_out
-    return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
 def _orphans(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

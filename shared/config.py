@@ -76,6 +76,8 @@ class Settings(BaseModel):
     """Records between a partition's oldest unfinished and newest taken one."""
     in_flight_max: int = Field(1000, ge=1)
     """Records a process handles at once."""
+    parked_max: int = Field(2000, ge=1)
+    """Records of one topic that may wait in a process, beside those it handles, for a gate, a circuit or a free place."""
     tries_max: int = Field(3, ge=1)
     """Tries of a record before it becomes a dead letter."""
     seen_max: int = Field(200_000, ge=1)

@@ -28,7 +28,7 @@ from shared.errors import (
     RecordTooLargeError,
     UndecodableError,
 )
-from shared.handler import Context, Handler
+from shared.handler import Context, Handler, Parking
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
 from shared.trace import taken_on
@@ -90,6 +90,7 @@ class Dispatcher:
         self.end_to_end = metrics.END_TO_END_SECONDS.labels(stage=stage.name)
         self.in_flight = 0
         self.running = 0
+        self.parking = Parking()
         self.holding_back = False   # while draining: what runs goes on, nothing new starts
 
     async def take(self, progress: Progress, record: Record) -> None:
@@ -99,7 +100,7 @@ class Dispatcher:
         self.in_flight += 1
         work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
         trace = _users_trace(record) if self._raw else _trace_of(record)
-        context = Context(record, trace, self._writer, self._check_alive)
+        context = Context(record, trace, self._writer, self._check_alive, self.parking)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
             work.envelope, work.request_id, work.key = subject, subject.request_id, subject.key
@@ -289,8 +290,8 @@ class Dispatcher:
 
     @property
     def parked(self) -> int:
-        """Records that wait behind their key or are held: they need not finish before a drain ends."""
-        return sum(len(line.waiting) + len(line.held) for line in self._lines.values())
+        """Records that wait outside, behind their key, or are held: they need not finish before a drain ends."""
+        return self.parking.total + sum(len(line.waiting) + len(line.held) for line in self._lines.values())
 
     async def resume(self) -> None:
         """After a drain that was not the last: start what queued meanwhile."""

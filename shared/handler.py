@@ -1,8 +1,10 @@
 """What a stage gives the runner: how to handle a record, and how to say that a request failed there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schemas.envelope import Envelope
@@ -21,6 +23,17 @@ class Ledger(Protocol):
         """Queues the record; for facts nobody waits for."""
 
 
+class Parking:
+    """Counts the records whose handlers wait for something outside, by topic: maybe until their deadline."""
+
+    def __init__(self) -> None:
+        self.by_topic: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        return self.by_topic.total()
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where a record came from, and what a handler may do beside returning an outcome."""
@@ -29,6 +42,16 @@ class Context:
     trace: Headers
     ledger: Ledger
     check_alive: Callable[[], None]   # raises FrozenError when this process stood still past its session timeout
+    parking: Parking = field(default_factory=Parking)
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """While the handler waits: the record takes no place of one that could go on, and no drain waits for it."""
+        self.parking.by_topic[self.record.topic] += 1
+        try:
+            yield
+        finally:
+            self.parking.by_topic[self.record.topic] -= 1
 
 
 class Handler(Protocol):

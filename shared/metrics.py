@@ -20,3 +20,10 @@ END_TO_END_SECONDS = Histogram(
 SESSIONS = Counter("baton_sessions_total", "Sessions begun with the broker; more than one means it was away.", ["stage"])
 REBALANCES = Counter("baton_rebalances_total", "Assignments received from the group.", ["stage"])
 PAUSED_PARTITIONS = Gauge("baton_paused_partitions", "Partitions not read because of back-pressure.", ["stage"])
+
+BACKEND_CIRCUIT = Gauge("baton_backend_circuit", "State of a backend's circuit: 0 closed, 0.5 half-open, 1 open.", ["backend"])
+BACKEND_SHARE = Gauge("baton_backend_share", "Part of its traffic that a backend may take now.", ["backend"])
+BACKEND_GATED_UNTIL = Gauge(
+    "baton_backend_gated_until_seconds", "Epoch time until which nobody may call a backend; 0: anybody may.", ["backend"]
+)
+BACKEND_CHANGES = Counter("baton_backend_changes_total", "Changes of circuits and gates, as in the alerts.", ["backend", "kind"])

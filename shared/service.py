@@ -68,8 +68,11 @@ class World:
     fleet: Callable[[], Mapping[str, FleetEntry]]
 
 
-def runner_options(settings: Settings) -> RunnerOptions:
+def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
+    """A stage that reads several topics, such as the executor its lanes, leaves no one of them more than half the places."""
     return RunnerOptions(
+        topic_in_flight_max=settings.in_flight_max // 2 if len(stage.reads) > 1 else 0,
+        parked_max=settings.parked_max,
         commit_interval_ms=settings.commit_interval_ms,
         span_max=settings.span_max,
         in_flight_max=settings.in_flight_max,
@@ -128,7 +131,7 @@ async def _serve(
         tables.append(fleet)
     world = World(broker, SystemClock(), settings, instance, lambda: config.catalogue, lambda: fleet.values)
     handler = make_handler(world)
-    runner = Runner(stage, handler, broker, runner_options(settings), world.clock)
+    runner = Runner(stage, handler, broker, runner_options(settings, stage), world.clock)
     health = None
     if settings.health_port:
         health = await serve_health(

@@ -31,6 +31,7 @@ class RunnerOptions:
     span_max: int = 10_000                # records between the oldest unfinished and the newest taken of a partition
     in_flight_max: int = 1_000            # records taken and unfinished, per process
     topic_in_flight_max: int = 0          # the same per topic, so that one lane cannot take all places; 0: no own limit
+    parked_max: int = 2_000               # records of one topic that wait outside (gates, circuits) beside those in flight
     drain_ms: int = 30_000
     revoke_drain_ms: int = 10_000
     tries_max: int = 3
@@ -162,19 +163,26 @@ class Session:
             log.warning("could not commit, will try again: %s", error)
 
     def _credits(self) -> int:
-        return self._options.in_flight_max - self._dispatcher.in_flight
+        return self._options.in_flight_max - self._busy_records()
+
+    def _busy_records(self) -> int:
+        """Records in flight that can go on: parked ones have places of their own, up to `parked_max` per topic."""
+        return self._dispatcher.in_flight - self._dispatcher.parking.total
 
     def _balance(self) -> None:
         """Pause what is over a limit; resume when there is room for half of what may be in flight."""
         options = self._options
-        roomy = self._dispatcher.in_flight <= options.in_flight_max // 2
+        roomy = self._busy_records() <= options.in_flight_max // 2
+        parked = self._dispatcher.parking.by_topic
         self._full = full = self._credits() <= 0 or (self._full and not roomy)
         per_topic: dict[str, int] = {}
         for partition, progress in self._owned.items():
             per_topic[partition.topic] = per_topic.get(partition.topic, 0) + progress.unfinished
         pause, resume = [], []
         for partition, progress in self._owned.items():
-            crowded = bool(options.topic_in_flight_max) and per_topic[partition.topic] >= options.topic_in_flight_max
+            busy = per_topic[partition.topic] - parked[partition.topic]
+            crowded = bool(options.topic_in_flight_max) and busy >= options.topic_in_flight_max
+            crowded = crowded or parked[partition.topic] >= options.parked_max
             if full or crowded or progress.span >= options.span_max:
                 if partition not in self._paused:
                     pause.append(partition)
@@ -277,7 +285,8 @@ class Session:
             await asyncio.sleep(0.005)
 
     def _busy(self) -> bool:
-        return self._dispatcher.running > 0 or self._dispatcher.in_flight > self._dispatcher.parked
+        running = self._dispatcher.running - self._dispatcher.parking.total
+        return running > 0 or self._dispatcher.in_flight > self._dispatcher.parked
 
     async def _drain(self, limit_ms: int) -> None:
         """SIGTERM: take nothing more, finish what runs, commit."""

@@ -1,101 +1,60 @@
-"""Observations to rolling windows: mergeable log-bucket sketches in a ring of 60 seconds and 60 minutes per backend.
+"""Observations to rolling windows: a ring of 60 seconds and 60 minutes of buckets per backend.
 
 Pure: every time is passed in. A fold is by event time, so a replay rebuilds the same ring, and adds nothing twice.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.fleet import Observation, Window
-from schemas.ledger import FailureClass, Usage
-
-# --- Sketch: bucket index -> count -------------------------------------------------------------------------------
-# Bucket i holds values in (gamma^(i-1), gamma^i]. Any estimate is within ACCURACY of the true value, merging and
-# subtracting are exact (DDSketch, Masson et al. 2019).
-
-Sketch = dict[int, int]
-
-ACCURACY = 0.01
-VALUE_MIN = 1e-3
-"""Milliseconds; below it everything is one bucket. It keeps zero and negative durations out of the logarithm."""
-
-_GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
-_LOG_GAMMA = math.log(_GAMMA)
-
-
-def add(sketch: Sketch, value: float) -> None:
-    """Count one value."""
-    index = math.ceil(math.log(max(value, VALUE_MIN)) / _LOG_GAMMA)
-    sketch[index] = sketch.get(index, 0) + 1
-
-
-def merge(sketch: Sketch, other: Sketch) -> None:
-    """Add what `other` counted."""
-    for index, count in other.items():
-        sketch[index] = sketch.get(index, 0) + count
-
-
-def subtract(sketch: Sketch, other: Sketch) -> None:
-    """Take back what was merged before. Raises ValueError when `other` was not part of it."""
-    if any(sketch.get(index, 0) < count for index, count in other.items()):
-        raise ValueError("subtract: the other sketch was never merged into this one")
-    for index, count in other.items():
-        sketch[index] -= count
-        if not sketch[index]:
-            del sketch[index]
-
-
-def quantile(sketch: Sketch, share: float) -> float:
-    """Nearest-rank quantile, `share` in [0, 1]; 0.0 of nothing."""
-    return quantiles(sketch, (share,))[0]
-
-
-def quantiles(sketch: Sketch, shares: Sequence[float]) -> list[float]:
-    """Several quantiles in one pass; `shares` must rise."""
-    ranks = [max(1, math.ceil(share * sum(sketch.values()))) for share in shares]
-    found: list[float] = []
-    counted = 0
-    for index in sorted(sketch):
-        counted += sketch[index]
-        while len(found) < len(ranks) and counted >= ranks[len(found)]:
-            found.append(2 * _GAMMA**index / (_GAMMA + 1))
-    return found or [0.0] * len(ranks)
-
-
-# --- Ring --------------------------------------------------------------------------------------------------------
+from schemas.fleet import Gate, GateReason, Observation, RateLimits, Window
+from shared.sketch import Sketch, above, merge, quantiles
 
 SECONDS = 60
 MINUTES = 60
 REPORTER_SILENT_MS_MAX = 600_000
 """A reporter silent for longer is forgotten, so that restarts do not grow the ring."""
 
-_VERSION = 1
+LIMITS_SILENT_MS_MAX = 600_000
+"""Rate limits that no answer has confirmed for longer are no longer believed."""
+
+USUAL_CALLS_MIN = 100
+USUAL_NEWEST_MINUTES = 2
+"""Left out of what is usual, or a slow spell would raise its own bar at once."""
+
+GATE_MS_MAX = 86_400_000
+GATE_BACKOFF_MS = {
+    # Where the provider did not say until when: the first gate, and the longest, doubling between them.
+    GateReason.RATE_LIMITED: (1_000, 60_000),
+    GateReason.QUOTA_EXHAUSTED: (300_000, 3_600_000),
+    GateReason.CREDENTIAL: (60_000, 900_000),
+}
+
+_VERSION = 2
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What was observed in one second or one minute. Only calls that succeeded are in the sketch."""
+    """What was observed in one second or one minute. Only calls that succeeded are in the sketches."""
 
     calls: int = 0
-    failures: dict[str, int] = field(default_factory=dict)          # those that count for the circuit
-    other_failures: dict[str, int] = field(default_factory=dict)
-    sketch: Sketch = field(default_factory=dict)
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost_microusd: int = 0
+    judged: int = 0     # those that say something about the backend: a caller's bad request does not
+    failed: int = 0
+    latency: Sketch = field(default_factory=dict)
+    first_token: Sketch = field(default_factory=dict)
+    pace: Sketch = field(default_factory=dict)
+    packed: bytes | None = field(default=None, compare=False)    # of now, as stored; None: it has changed since
 
     def fold(self, seen: Observation) -> None:
         self.calls += seen.calls
-        _count(self.failures, seen.failures)
-        _count(self.other_failures, seen.other_failures)
-        merge(self.sketch, seen.latency_sketch)
-        self.tokens_in += seen.tokens_in
-        self.tokens_out += seen.tokens_out
-        self.cost_microusd += seen.cost_microusd
+        self.judged += _judged(seen)
+        self.failed += sum(seen.failures.values())
+        merge(self.latency, seen.latency_sketch)
+        merge(self.first_token, seen.first_token_sketch)
+        merge(self.pace, seen.pace_sketch)
+        self.packed = None
 
 
 class Reporter(NamedTuple):
@@ -106,7 +65,7 @@ class Reporter(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Hard failures in a row, across reporters in the order their observations arrived, and when the row began."""
+    """Failures in a row, across reporters in the order their observations arrived, and when the row began."""
 
     failures: int = 0
     since_ms: int = 0
@@ -127,6 +86,24 @@ class Health(NamedTuple):
     failed: int = 0
 
 
+class Slowness(NamedTuple):
+    """Calls that succeeded, and how many of them took longer than they may, by one measure."""
+
+    measure: str
+    calls: int
+    slow: int
+
+
+class Usual(NamedTuple):
+    """What 95 % of a backend's calls keep below, in milliseconds; None: too few calls to tell."""
+
+    first_token_ms: float | None = None
+    pace_ms: float | None = None
+
+    def times(self, factor: float) -> "Usual":
+        return Usual(*(value and value * factor for value in self))
+
+
 NO_RUN, NO_PROBES, NO_CALLS = Run(), Probes(), Health()
 
 
@@ -139,21 +116,31 @@ class Ring:
     reporters: dict[str, Reporter] = field(default_factory=dict)
     newest_ms: int = 0
     late: int = 0                   # observations older than the seconds of the ring when they came
-    run: Run = NO_RUN
+    run: Run = NO_RUN               # hard failures
+    refused: Run = NO_RUN           # refusals of the credential
     probes: Probes = NO_PROBES
+    gate: Gate | None = None        # the latest ever reported, over or not
+    gates_unsaid: int = 0           # gates in a row of which the provider did not say until when
+    limits: RateLimits | None = None
+    limits_ms: int = 0
 
     def to_bytes(self) -> bytes:
-        """One JSON object; sketches are flat lists of index, count, index, count …"""
+        """One JSON object. Buckets are packed once, so that a batch costs two of them and not 120."""
         return orjson.dumps(
             {
                 "version": _VERSION,
-                "seconds": {second: _packed(bucket) for second, bucket in self.seconds.items()},
-                "minutes": {minute: _packed(bucket) for minute, bucket in self.minutes.items()},
+                "seconds": {second: orjson.Fragment(_packed(bucket)) for second, bucket in self.seconds.items()},
+                "minutes": {minute: orjson.Fragment(_packed(bucket)) for minute, bucket in self.minutes.items()},
                 "reporters": {name: list(reporter) for name, reporter in self.reporters.items()},
                 "newest_ms": self.newest_ms,
                 "late": self.late,
                 "run": list(self.run),
+                "refused": list(self.refused),
                 "probes": list(self.probes),
+                "gate": self.gate and [self.gate.until_ms, self.gate.reason],
+                "gates_unsaid": self.gates_unsaid,
+                "limits": self.limits and [self.limits.rpm, self.limits.tpm],
+                "limits_ms": self.limits_ms,
             },
             option=orjson.OPT_NON_STR_KEYS,
         )
@@ -164,6 +151,7 @@ class Ring:
         value: dict[str, Any] = orjson.loads(raw)
         if value.get("version") != _VERSION:
             raise ValueError(f"ring: version {value.get('version')!r} is not {_VERSION}; delete the monitor's changelog")
+        gate, limits = value["gate"], value["limits"]
         return cls(
             seconds={int(second): _unpacked(packed) for second, packed in value["seconds"].items()},
             minutes={int(minute): _unpacked(packed) for minute, packed in value["minutes"].items()},
@@ -171,8 +159,16 @@ class Ring:
             newest_ms=value["newest_ms"],
             late=value["late"],
             run=Run(*value["run"]),
+            refused=Run(*value["refused"]),
             probes=Probes(*value["probes"]),
+            gate=gate and Gate(until_ms=gate[0], reason=gate[1]),
+            gates_unsaid=value["gates_unsaid"],
+            limits=limits and RateLimits(rpm=limits[0], tpm=limits[1]),
+            limits_ms=value["limits_ms"],
         )
+
+
+# --- Folding -----------------------------------------------------------------------------------------------------
 
 
 def fold(ring: Ring, seen: Observation, logged_ms: int) -> bool:
@@ -193,6 +189,10 @@ def fold(ring: Ring, seen: Observation, logged_ms: int) -> bool:
         _fold_calls(ring, seen, at_ms)
     if seen.probes_ok or seen.probes_failed:
         _fold_probes(ring, seen)
+    if seen.gate is not None:
+        _fold_gate(ring, seen.gate, at_ms)
+    if seen.limits is not None and at_ms >= ring.limits_ms:
+        ring.limits, ring.limits_ms = seen.limits, at_ms
     _forget(ring)
     return True
 
@@ -204,19 +204,27 @@ def _fold_calls(ring: Ring, seen: Observation, at_ms: int) -> None:
         ring.late += 1
     else:
         ring.seconds.setdefault(second, Bucket()).fold(seen)
-        ring.run = _run(ring.run, seen, at_ms)
+        _fold_rows(ring, seen, at_ms)
     if minute > ring.newest_ms // 60_000 - MINUTES:
         ring.minutes.setdefault(minute, Bucket()).fold(seen)
 
 
-def _run(run: Run, seen: Observation, at_ms: int) -> Run:
-    """A row grows only by observations in which every judged call failed; any success in one starts it anew."""
-    judged = seen.calls - sum(seen.other_failures.values())
-    if judged <= 0:
-        return run
-    if seen.consecutive_failures >= judged and run.failures:
-        return Run(run.failures + judged, run.since_ms)
-    return Run(seen.consecutive_failures, at_ms)
+def _fold_rows(ring: Ring, seen: Observation, at_ms: int) -> None:
+    """A row grows only by observations without a success; one success in them starts it anew."""
+    judged = _judged(seen)
+    has_succeeded = judged > sum(seen.failures.values())
+    if judged:
+        ring.run = _longer(ring.run, seen.consecutive_failures, has_succeeded, at_ms)
+    if seen.refused or has_succeeded:
+        ring.refused = _longer(ring.refused, seen.refused, has_succeeded, at_ms)
+    if has_succeeded and ring.gate is not None and at_ms >= ring.gate.until_ms:
+        ring.gates_unsaid = 0
+
+
+def _longer(row: Run, failures: int, has_succeeded: bool, at_ms: int) -> Run:
+    if has_succeeded or not row.failures:
+        return Run(failures, at_ms)
+    return Run(row.failures + failures, row.since_ms)
 
 
 def _fold_probes(ring: Ring, seen: Observation) -> None:
@@ -224,6 +232,20 @@ def _fold_probes(ring: Ring, seen: Observation) -> None:
     known = ring.probes if seen.probe_epoch == ring.probes.epoch else Probes(seen.probe_epoch)
     if seen.probe_epoch >= ring.probes.epoch:
         ring.probes = Probes(known.epoch, known.passed + seen.probes_ok, known.failed + seen.probes_failed)
+
+
+def _fold_gate(ring: Ring, gate: Gate, at_ms: int) -> None:
+    """The later gate wins. One without an end lasts longer each time, until a call after it succeeds."""
+    until_ms = gate.until_ms
+    if not until_ms:
+        if ring.gate is not None and ring.gate.reason is gate.reason and at_ms < ring.gate.until_ms:
+            return      # of a call that was on its way before the gate was known
+        first_ms, longest_ms = GATE_BACKOFF_MS[gate.reason]
+        until_ms = at_ms + min(first_ms << min(ring.gates_unsaid, 30), longest_ms)
+        ring.gates_unsaid += 1
+    until_ms = min(until_ms, at_ms + GATE_MS_MAX)
+    if ring.gate is None or until_ms > ring.gate.until_ms:
+        ring.gate = Gate(until_ms=until_ms, reason=gate.reason)
 
 
 def _forget(ring: Ring) -> None:
@@ -237,139 +259,129 @@ def _forget(ring: Ring) -> None:
         del ring.reporters[name]
 
 
-# --- Reading a ring ----------------------------------------------------------------------------------------------
+def _judged(seen: Observation) -> int:
+    return seen.calls - sum(seen.other_failures.values())
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------
 # Up to 60 s a window is made of whole seconds, above of whole minutes; the running one counts, so a window covers at
 # most its length, and at least one slice less. It is open towards the future: a reporter's clock may be ahead of ours.
 
 
 def window(ring: Ring, now_ms: int, seconds: int) -> Window:
     """Figures of the last `seconds` (at most an hour); `error_rate` is the failed share of the judged calls."""
-    sketch: Sketch = {}
-    calls = judged = failed = 0
-    for bucket in _slices(ring, now_ms, seconds):
-        merge(sketch, bucket.sketch)
-        calls += bucket.calls
-        judged += _judged(bucket)
-        failed += sum(bucket.failures.values())
-    p50_ms, p95_ms, p99_ms = (round(value, 3) for value in quantiles(sketch, (0.50, 0.95, 0.99)))
+    buckets = list(_slices(ring, now_ms, seconds))
+    judged = sum(bucket.judged for bucket in buckets)
+    failed = sum(bucket.failed for bucket in buckets)
+    p50_ms, p95_ms, p99_ms = _quantiles((bucket.latency for bucket in buckets), 0.50, 0.95, 0.99)
+    first_token_p50_ms, first_token_p95_ms = _quantiles((bucket.first_token for bucket in buckets), 0.50, 0.95)
+    pace_p50_ms, pace_p95_ms = _quantiles((bucket.pace for bucket in buckets), 0.50, 0.95)
     return Window(
         seconds=seconds,
-        calls=calls,
+        calls=sum(bucket.calls for bucket in buckets),
         failed=failed,
         error_rate=round(failed / judged, 6) if judged else 0.0,
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         p99_ms=p99_ms,
+        first_token_p50_ms=first_token_p50_ms,
+        first_token_p95_ms=first_token_p95_ms,
+        pace_p50_ms=pace_p50_ms,
+        pace_p95_ms=pace_p95_ms,
     )
 
 
 def health(ring: Ring, now_ms: int, seconds: int, since_ms: int = 0) -> Health:
     """Judged and failed calls of the last `seconds` (at most 60), none from before the second after `since_ms`."""
-    oldest = max(now_ms // 1000 - seconds, since_ms // 1000)
     judged = failed = 0
-    for second, bucket in ring.seconds.items():
-        if second > oldest:
-            judged += _judged(bucket)
-            failed += sum(bucket.failures.values())
+    for bucket in _seconds_after(ring, now_ms, seconds, since_ms):
+        judged += bucket.judged
+        failed += bucket.failed
     return Health(judged, failed)
 
 
-def _slices(ring: Ring, now_ms: int, seconds: int) -> Iterable[Bucket]:
+def usual(ring: Ring, now_ms: int) -> Usual:
+    """The p95 of the ring's hour without its newest minutes."""
+    newest_minute = now_ms // 60_000 - USUAL_NEWEST_MINUTES
+    buckets = [bucket for minute, bucket in ring.minutes.items() if minute <= newest_minute]
+    return Usual(_p95(bucket.first_token for bucket in buckets), _p95(bucket.pace for bucket in buckets))
+
+
+def slowness(ring: Ring, now_ms: int, seconds: int, since_ms: int, limits: Usual) -> tuple[Slowness, ...]:
+    """How many calls of the last `seconds` were above the limits: to the first token, and per unit of answer.
+
+    Never by total latency, which grows with the length of an answer. Nothing where there is no limit.
+    """
+    buckets = list(_seconds_after(ring, now_ms, seconds, since_ms))
+    measures = (
+        ("first tokens", limits.first_token_ms, [bucket.first_token for bucket in buckets]),
+        ("answers", limits.pace_ms, [bucket.pace for bucket in buckets]),
+    )
+    return tuple(_slow(name, sketches, limit_ms) for name, limit_ms, sketches in measures if limit_ms is not None)
+
+
+def _slow(measure: str, sketches: list[Sketch], limit_ms: float) -> Slowness:
+    calls = sum(sum(sketch.values()) for sketch in sketches)
+    return Slowness(measure, calls, sum(above(sketch, limit_ms) for sketch in sketches))
+
+
+def _slices(ring: Ring, now_ms: int, seconds: int) -> Iterator[Bucket]:
     if seconds <= SECONDS:
         return (bucket for second, bucket in ring.seconds.items() if second > now_ms // 1000 - seconds)
     return (bucket for minute, bucket in ring.minutes.items() if minute > now_ms // 60_000 - seconds // 60)
 
 
-def _judged(bucket: Bucket) -> int:
-    """Calls that succeeded or failed by the backend's fault: a caller's bad request says nothing about the backend."""
-    return bucket.calls - sum(bucket.other_failures.values())
+def _seconds_after(ring: Ring, now_ms: int, seconds: int, since_ms: int) -> Iterator[Bucket]:
+    oldest = max(now_ms // 1000 - seconds, since_ms // 1000)
+    return (bucket for second, bucket in ring.seconds.items() if second > oldest)
 
 
-def _count(into: dict[str, int], seen: dict[FailureClass, int]) -> None:
-    for name, count in seen.items():
-        into[name.value] = into.get(name.value, 0) + count
+def _merged(sketches: Iterable[Sketch]) -> Sketch:
+    merged: Sketch = {}
+    for sketch in sketches:
+        merge(merged, sketch)
+    return merged
 
 
-def _packed(bucket: Bucket) -> list[Any]:
-    flat = [number for pair in bucket.sketch.items() for number in pair]
-    return [
-        bucket.calls, bucket.failures, bucket.other_failures, flat,
-        bucket.tokens_in, bucket.tokens_out, bucket.cost_microusd,
-    ]  # fmt: skip
+def _quantiles(sketches: Iterable[Sketch], *shares: float) -> list[float]:
+    return [round(value, 3) for value in quantiles(_merged(sketches), shares)]
+
+
+def _p95(sketches: Iterable[Sketch]) -> float | None:
+    merged = _merged(sketches)
+    return quantiles(merged, (0.95,))[0] if sum(merged.values()) >= USUAL_CALLS_MIN else None
+
+
+# --- Packing -----------------------------------------------------------------------------------------------------
+
+
+def _packed(bucket: Bucket) -> bytes:
+    if bucket.packed is None:
+        sketches = [_gaps(sketch) for sketch in (bucket.latency, bucket.first_token, bucket.pace)]
+        bucket.packed = orjson.dumps([bucket.calls, bucket.judged, bucket.failed, *sketches])
+    return bucket.packed
 
 
 def _unpacked(packed: list[Any]) -> Bucket:
-    calls, failures, other_failures, flat, tokens_in, tokens_out, cost_microusd = packed
-    sketch = dict(zip(flat[::2], flat[1::2], strict=True))
-    return Bucket(calls, failures, other_failures, sketch, tokens_in, tokens_out, cost_microusd)
+    calls, judged, failed, latency, first_token, pace = packed
+    return Bucket(calls, judged, failed, _from_gaps(latency), _from_gaps(first_token), _from_gaps(pace))
 
 
-# --- The reporter's side -----------------------------------------------------------------------------------------
+def _gaps(sketch: Sketch) -> list[int]:
+    """A flat list of steps to the next index and counts: a step has fewer digits than an index."""
+    flat: list[int] = []
+    last = 0
+    for index in sorted(sketch):
+        flat += (index - last, sketch[index])
+        last = index
+    return flat
 
 
-class Delta:
-    """What an executor gathers about one backend until it reports it. Mutable; one per backend."""
+def _from_gaps(flat: list[int]) -> Sketch:
+    sketch: Sketch = {}
+    index = 0
+    for gap, count in zip(flat[::2], flat[1::2], strict=True):
+        index += gap
+        sketch[index] = count
+    return sketch
 
-    __slots__ = ("_bucket", "_probes", "_run")
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._bucket = Bucket()
-        self._probes = NO_PROBES
-        self._run = 0
-
-    def record(
-        self,
-        latency_ms: float,
-        failure: FailureClass | None,
-        counts_for_circuit: bool,
-        usage: Usage | None,
-        cost_microusd: int,
-    ) -> None:
-        """Count one finished call. A failure that does not count for the circuit does not end a row of hard ones."""
-        bucket = self._bucket
-        bucket.calls += 1
-        if failure is None:
-            add(bucket.sketch, latency_ms)
-            self._run = 0
-        elif counts_for_circuit:
-            bucket.failures[failure.value] = bucket.failures.get(failure.value, 0) + 1
-            self._run += 1
-        else:
-            bucket.other_failures[failure.value] = bucket.other_failures.get(failure.value, 0) + 1
-        if usage is not None:
-            bucket.tokens_in += usage.tokens_in
-            bucket.tokens_out += usage.tokens_out
-        bucket.cost_microusd += cost_microusd
-
-    def record_probe(self, epoch: int, passed: bool) -> None:
-        """Count the result of a half-open probe, beside `record` of its call. Results of an older epoch are dropped."""
-        known = self._probes if epoch == self._probes.epoch else Probes(epoch)
-        if epoch >= self._probes.epoch:
-            self._probes = Probes(epoch, known.passed + passed, known.failed + (not passed))
-
-    def take(self, backend: str, reporter: str, sequence: int, at_ms: int) -> Observation | None:
-        """What was gathered since the last take, or None when that is nothing (then `sequence` is not used up)."""
-        bucket, probes, run = self._bucket, self._probes, self._run
-        if not bucket.calls and not probes.passed and not probes.failed:
-            return None
-        self._clear()
-        return Observation(
-            backend=backend,
-            reporter=reporter,
-            sequence=sequence,
-            at_ms=at_ms,
-            calls=bucket.calls,
-            failures={FailureClass(name): count for name, count in bucket.failures.items()},
-            other_failures={FailureClass(name): count for name, count in bucket.other_failures.items()},
-            consecutive_failures=run,
-            probes_ok=probes.passed,
-            probes_failed=probes.failed,
-            probe_epoch=probes.epoch,
-            latency_sketch=bucket.sketch,
-            tokens_in=bucket.tokens_in,
-            tokens_out=bucket.tokens_out,
-            cost_microusd=bucket.cost_microusd,
-        )

@@ -1,224 +1,258 @@
-"""What this replica knows of each backend, and which of a plan's backends may be called right now.
+"""All backends of the catalogue, seen from this replica: which of a plan's may be called now, and what was learned of each.
 
-The fleet's view (circuit, share, probe leases, windows) comes from the monitor; this replica adds what only it can know
-at once: its own calls in flight, their latency, and a local trip until the fleet has made up its mind.
+The fleet's view (circuit, share, probe leases, gates, windows) comes from the monitor; this replica adds what only it can
+know at once: its own calls in flight, their pace, and what a provider has just told it.
 """
 
-import asyncio
 import logging
+from asyncio import Event
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import exp
+from dataclasses import dataclass
 
 from schemas.config import Backend
-from schemas.fleet import Circuit, FleetEntry, Observation
-from schemas.ledger import AttemptKind, FailureClass, Usage
+from schemas.fleet import Circuit, FleetEntry, GateReason, Observation
+from schemas.ledger import AttemptKind, FailureClass
 from schemas.messages import Plan
-from services.executor.decide import (
-    Call,
-    Option,
-    fraction_of,
-)
+from services.executor.concurrency import Gradient
+from services.executor.decide import Call, Option
+from services.executor.hedging import Hedging
+from services.executor.local import Local
+from services.executor.reply import Reply
+from services.executor.retry_tokens import RetryTokens
+from services.executor.waiting import WaitingRoom
 from shared.catalogue import Catalogue
-from shared.circuit import CircuitRules, LocalTrip
-from shared.windows import Delta
+from shared.circuit import CircuitRules
+from shared.clock import Clock
+from shared.delta import Seen
+from shared.sketch import pace_ms
 
 log = logging.getLogger(__name__)
 
 CIRCUIT_RULES = CircuitRules()
-LATENCY_DECAY_MS = 10_000
-LATENCY_NEWCOMER_MS = 500.0
-LATENCY_MS_MAX = 60_000.0
 PRESENCE_MS = 1_000
-"""How often a replica says that it is there for probes of a backend whose circuit is not closed."""
+"""How often a replica says that it is there: for probes of a backend that is out, and for its part of a rate limit."""
 
 
 @dataclass(slots=True)
-class Local:
-    """What this replica alone knows of one backend."""
+class Begun:
+    """A call that is on its way: when it began, what its rate limit was charged, and how many were on their way with it."""
 
-    in_flight: int = 0
-    latency_ms: float = 0.0             # peak-EWMA; 0: never called from here
-    latency_at_ms: int = 0
-    trip: LocalTrip = field(default_factory=LocalTrip)
-    probe_epoch: int = -1
-    probes_used: int = 0
-    delta: Delta = field(default_factory=Delta)
-    sequence: int = 0
-    present_at_ms: int = 0
-    entry: FleetEntry | None = None     # the one that `p50_ms` was read from
-    p50_ms: int | None = None
-
-    def observe(self, latency_ms: float, now_ms: int) -> None:
-        """Peak-EWMA: a slow call counts at once and fades over seconds (Finagle's balancer)."""
-        if latency_ms >= self.latency_ms:
-            self.latency_ms = min(latency_ms, LATENCY_MS_MAX)
-        else:
-            old = exp((self.latency_at_ms - now_ms) / LATENCY_DECAY_MS)
-            self.latency_ms = self.latency_ms * old + latency_ms * (1 - old)
-        self.latency_at_ms = now_ms
-
-    def read(self, entry: FleetEntry | None) -> None:
-        """Note the median of the shortest window that has one; the fleet's word replaces a local trip."""
-        self.entry = entry
-        if entry is not None:
-            self.trip = self.trip.follow(entry.circuit)
-        windows = sorted(entry.windows, key=lambda window: window.seconds) if entry else []
-        self.p50_ms = next((round(window.p50_ms) for window in windows if window.p50_ms > 0), None)
-
-    def load(self, weight: float) -> float:
-        return (self.latency_ms or self.p50_ms or LATENCY_NEWCOMER_MS) * (self.in_flight + 1) / weight
-
-    def probes_left(self, entry: FleetEntry, instance: str) -> int:
-        used = self.probes_used if self.probe_epoch == entry.probe_epoch else 0
-        return entry.probe_leases.get(instance, 0) - used
-
-
-def may_call(entry: FleetEntry | None, local: Local, attempt_id: str, instance: str, now_ms: int) -> bool:
-    """Whether this attempt may use the backend. A recovering one takes its share of attempts, drawn from their ids."""
-    if local.trip.is_open(now_ms):
-        return False
-    if entry is None:
-        return True
-    if entry.circuit is Circuit.HALF_OPEN:
-        return local.probes_left(entry, instance) > 0
-    return entry.circuit is Circuit.CLOSED and (entry.share >= 1.0 or fraction_of(attempt_id) < entry.share)
+    call: Call
+    backend: Backend
+    began_ms: int
+    tokens: int
+    in_flight: int
+    probe_epoch: int = 0
 
 
 class Backends:
-    """All backends of the catalogue, seen from this replica."""
+    """Must be made inside a running event loop."""
 
     def __init__(
         self,
         catalogue: Callable[[], Catalogue],
         fleet: Callable[[], Mapping[str, FleetEntry]],
         instance: str,
+        clock: Clock,
         is_callable: Callable[[str, Backend], bool] = lambda name, backend: True,
     ) -> None:
         self._catalogue = catalogue
         self._fleet = fleet
         self._instance = instance
+        self._clock = clock
         self._is_callable = is_callable
         self._locals: dict[str, Local] = {}
-        self._changed = asyncio.Event()
-        self._last_seen: object = None
-        self.tripped = asyncio.Event()
+        self._tokens = RetryTokens()          # of all backends together
+        self._version = -1
+        self.hedging = Hedging()
+        self.room = WaitingRoom(self._has_place, self.reserve, self.release, clock.now_ms)
+        self.urgent = Event()
+        """Set when the fleet should hear of something now: a trip, a gate."""
 
-    def options(self, plan: Plan, attempt_id: str, now_ms: int) -> dict[str, Option]:
-        """Every backend of the plan that is still offered, usable by this attempt or not."""
-        catalogue, fleet = self._catalogue(), self._fleet()
+    # --- Before a call -------------------------------------------------------------------------------------------
+
+    def options(self, plan: Plan, attempt_id: str, now_ms: int, place: str | None = None, region: str = "") -> dict[str, Option]:
+        """Every backend of the plan that is still offered, usable by this attempt or not. `place`: the one that counted it
+        in; the others then count as full, so that the place is used or given back."""
+        catalogue = self._catalogue()
+        tokens = tokens_of(plan)
         options: dict[str, Option] = {}
-        for candidate in plan.candidates:
+        candidates = plan.candidates
+        if plan.fallbacks:
+            candidates += tuple(candidate for fallback in plan.fallbacks for candidate in fallback.candidates)
+        for candidate in candidates:
             for name in candidate.backends:
                 backend = catalogue.backends.get(name)
-                if backend is None or not self._is_callable(name, backend):
+                if backend is None or name in options or not self._is_callable(name, backend):
                     continue
-                entry, local = fleet.get(name), self.local(name)
-                if local.entry is not entry:
-                    local.read(entry)
+                local = self._current(name, backend)
+                entry = local.entry
+                is_mine = place == name
                 options[name] = Option(
                     backend=name,
-                    usable=may_call(entry, local, attempt_id, self._instance, now_ms),
-                    load=local.load(backend.weight),
+                    usable=local.passes(attempt_id, self._instance, now_ms, is_mine),
+                    load=local.load(backend.weight, now_ms),
                     p50_ms=local.p50_ms,
+                    p95_ms=local.p95_ms,
                     timeout_ms=backend.timeout_ms,
                     context_tokens=catalogue.models[backend.model].context_tokens,
                     probe=entry is not None and entry.circuit is Circuit.HALF_OPEN,
+                    full=not is_mine and (place is not None or not local.has_room() or self.room.is_wanted(name)),
+                    ready_at_ms=local.ready_at_ms(tokens, now_ms),
+                    retryable=local.tokens.may_retry() and self._tokens.may_retry(),
+                    is_near=not region or backend.region == region,
                 )
         return options
 
-    def local(self, name: str) -> Local:
+    def _current(self, name: str, backend: Backend) -> Local:
+        """What is known of a backend, with the fleet's newest word taken over."""
         local = self._locals.get(name)
         if local is None:
-            local = self._locals[name] = Local()
+            local = self._locals[name] = Local(Gradient(backend.concurrency_max))
+            local.read(backend, self._fleet().get(name))
+        else:
+            entry = self._fleet().get(name)
+            if local.entry is not entry:
+                local.read(backend, entry)
         return local
 
-    def begin(self, call: Call) -> int:
-        """Count a decided call as in flight; a probe uses up its lease before anything is awaited. Returns its epoch."""
-        local = self.local(call.backend)
-        local.in_flight += 1
-        entry = self._fleet().get(call.backend)
-        if call.kind is not AttemptKind.PROBE or entry is None:
-            return 0
-        if local.probe_epoch != entry.probe_epoch:
-            local.probe_epoch, local.probes_used = entry.probe_epoch, 0
-        local.probes_used += 1
-        return entry.probe_epoch
+    def local(self, name: str) -> Local:
+        return self._current(name, self._catalogue().backends[name])
 
-    def end(self, call: Call) -> None:
-        """The call is over, however it went."""
-        self.local(call.backend).in_flight -= 1
+    def _has_place(self, name: str) -> bool:
+        backend = self._catalogue().backends.get(name)
+        if backend is None:
+            return False
+        local, now_ms = self._current(name, backend), self._clock.now_ms()
+        return local.has_room() and local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
 
-    def record(
-        self,
-        call: Call,
-        probe_epoch: int,
-        latency_ms: float,
-        failure: FailureClass | None,
-        counts: bool,
-        usage: Usage | None,
-        cost_microusd: int,
-        now_ms: int,
-    ) -> None:
-        """Learn from a finished call. A backend that fails too often in a row is tripped here and reported at once."""
-        local = self.local(call.backend)
-        local.delta.record(latency_ms, failure, counts, usage, cost_microusd)
+    def reserve(self, name: str) -> None:
+        self.local(name).in_flight += 1
+
+    def release(self, name: str) -> None:
+        """A place is free again: who waits for it comes next."""
+        local = self._locals[name]
+        local.in_flight -= 1
+        self.room.offer(name)
+
+    def begin(self, call: Call, plan: Plan, has_place: bool) -> Begun:
+        """Count a decided call as in flight; limits and a probe's lease are charged before anything is awaited."""
+        now_ms, backend = self._clock.now_ms(), self._catalogue().backends[call.backend]
+        local = self._current(call.backend, backend)
+        if not has_place:
+            local.in_flight += 1
+        begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight)
+        local.quota.take(begun.tokens, now_ms)
         if call.kind is AttemptKind.PROBE:
-            local.delta.record_probe(probe_epoch, passed=failure is None)
-        if failure is None:
-            local.observe(latency_ms, now_ms)
-        elif counts:
-            # A backend that fails quickly must not look quick. Never from its own peak: failures in a row would compound,
-            # and it would get no traffic for minutes after it is well again.
-            local.observe(max(latency_ms, 2 * (local.p50_ms or LATENCY_NEWCOMER_MS)), now_ms)
-        if failure is None or counts:
-            self._judge(call.backend, local, failure is not None, now_ms)
+            begun.probe_epoch = local.use_probe()
+        elif call.kind is AttemptKind.RETRY:
+            local.tokens.spend()
+            self._tokens.spend()
+        elif call.kind is AttemptKind.HEDGE:
+            local.delta.hedged()
+        return begun
 
-    def _judge(self, name: str, local: Local, failed: bool, now_ms: int) -> None:
-        was_open = local.trip.is_open(now_ms)
-        local.trip = local.trip.record(failed, now_ms, CIRCUIT_RULES)
-        if local.trip.is_open(now_ms) and not was_open:
-            self.tripped.set()
-            log.warning("backend tripped here", extra={"backend": name, "failures_in_row": local.trip.run})
+    # --- After a call --------------------------------------------------------------------------------------------
 
-    async def changed(self, timeout_ms: int) -> None:
-        """Returns when a backend may have become usable, at the latest after the timeout."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), max(timeout_ms, 1) / 1000)
-        except TimeoutError:
+    def record(self, begun: Begun, latency_ms: float, reply: Reply, counts: bool, cost_microusd: int) -> None:
+        """Learn from a finished call. A backend that fails too often in a row is tripped here and reported at once."""
+        now_ms, name = self._clock.now_ms(), begun.call.backend
+        local = self._locals[name]
+        entry = local.entry
+        if counts and entry is not None and entry.circuit is Circuit.CLOSED and begun.began_ms < entry.since_ms:
+            counts = False      # it began in the outage that is over
+        local.delta.record(
+            Seen(latency_ms, reply.failure, counts, reply.usage, cost_microusd, reply.first_token_ms, begun.began_ms)
+        )
+        usage = reply.usage
+        if usage is not None:
+            local.quota.settle(begun.tokens, usage.tokens_in + usage.tokens_out, now_ms)
+        if reply.limits is not None:
+            local.delta.limited(reply.limits)
+        if begun.call.kind is AttemptKind.PROBE and reply.failure is not FailureClass.RATE_LIMITED:
+            local.delta.record_probe(begun.probe_epoch, passed=reply.failure is None)
+            self.urgent.set()
+        if reply.failure is None:
+            self._succeeded(begun, local, latency_ms, reply, now_ms)
+        else:
+            self._failed(begun, local, reply, counts, now_ms)
+
+    def _succeeded(self, begun: Begun, local: Local, latency_ms: float, reply: Reply, now_ms: int) -> None:
+        pace = pace_ms(latency_ms, reply.usage.tokens_out if reply.usage else 0)
+        local.observe(pace, now_ms)
+        local.gradient.observe(pace, begun.in_flight, now_ms)
+        is_retry = begun.call.kind is AttemptKind.RETRY
+        local.tokens.refund(is_retry)
+        self._tokens.refund(is_retry)
+        local.trip = local.trip.record(False, now_ms, CIRCUIT_RULES)
+
+    def _failed(self, begun: Begun, local: Local, reply: Reply, counts: bool, now_ms: int) -> None:
+        assert reply.failure is not None
+        local.throttled(reply.failure, now_ms)
+        if reply.failure in _GATES and (reply.wait_ms is not None or reply.failure is FailureClass.QUOTA_EXHAUSTED):
+            local.gated(_GATES[reply.failure], reply.wait_ms, now_ms)
+            self.urgent.set()
+        if reply.failure is FailureClass.AUTH and reply.sent:
+            self._refused(begun, reply.status, now_ms)
+        if not counts:
             return
+        local.failed(now_ms)
+        was_open = local.trip.is_open(now_ms)
+        local.trip = local.trip.record(True, now_ms, CIRCUIT_RULES)
+        if local.trip.is_open(now_ms) and not was_open:
+            self.urgent.set()
+            log.warning("backend tripped here", extra={"backend": begun.call.backend, "failures_in_row": local.trip.run})
 
-    def tick(self, now_ms: int) -> None:
-        """Wake whoever waits if anything changed that decides which backends are usable."""
-        seen = (self._catalogue().version, tuple(self._situation(name, entry, now_ms) for name, entry in self._all()))
-        if seen != self._last_seen:
-            self._last_seen = seen
-            self._changed.set()
-            self._changed = asyncio.Event()
+    def _refused(self, begun: Begun, status: int, now_ms: int) -> None:
+        """A key that is refused (401) is refused everywhere it is used; a forbidden call (403) concerns its backend alone."""
+        for name, backend in self._catalogue().backends.items():
+            is_same_key = backend.provider == begun.backend.provider and backend.key == begun.backend.key
+            if name == begun.call.backend or (status == 401 and is_same_key):
+                self._current(name, backend).delta.refused()
+        self.urgent.set()
+        log.warning("the provider refuses the credential", extra={"backend": begun.call.backend, "status": status})
 
-    def _all(self) -> list[tuple[str, FleetEntry | None]]:
-        fleet = self._fleet()
-        return [(name, fleet.get(name)) for name in self._catalogue().backends]
+    # --- What the fleet is told ----------------------------------------------------------------------------------
 
-    def _situation(self, name: str, entry: FleetEntry | None, now_ms: int) -> object:
-        tripped = self.local(name).trip.is_open(now_ms)
-        if entry is None:
-            return name, tripped
-        return name, tripped, entry.circuit, entry.share, entry.probe_epoch, entry.probe_leases.get(self._instance, 0)
+    def tick(self) -> None:
+        """Wake who waits if the catalogue changed; offer what places came free."""
+        version = self._catalogue().version
+        if version != self._version:
+            self._version = version
+            self.room.wake_all()
 
-    def take(self, now_ms: int) -> list[Observation]:
-        """What is to be reported now: deltas, and a sign of life where a circuit waits for somebody to probe."""
-        taken = []
-        for name, entry in self._all():
-            local = self.local(name)
-            seen = local.delta.take(name, self._instance, local.sequence + 1, now_ms)
-            is_due = now_ms - local.present_at_ms >= PRESENCE_MS
-            if seen is None and entry is not None and entry.circuit is not Circuit.CLOSED and is_due:
+    def take(self) -> list[Observation]:
+        """What is to be reported now: deltas, and signs of life where the fleet shares something out."""
+        taken, now_ms = [], self._clock.now_ms()
+        for name, backend in self._catalogue().backends.items():
+            local = self._current(name, backend)
+            seen = local.delta.take(name, self._instance, local.sequence + 1, now_ms, local.in_flight)
+            if seen is None and _wants_presence(backend, local) and now_ms - local.present_at_ms >= PRESENCE_MS:
                 seen = Observation(
-                    backend=name, reporter=self._instance, sequence=local.sequence + 1, at_ms=now_ms
+                    backend=name, reporter=self._instance, sequence=local.sequence + 1, at_ms=now_ms, in_flight=local.in_flight
                 )
             if seen is not None:
                 local.sequence += 1
                 local.present_at_ms = now_ms
                 taken.append(seen)
         return taken
+
+
+_GATES = {
+    FailureClass.RATE_LIMITED: GateReason.RATE_LIMITED,
+    FailureClass.QUOTA_EXHAUSTED: GateReason.QUOTA_EXHAUSTED,
+    FailureClass.OVERLOADED: GateReason.RATE_LIMITED,      # a 503 with Retry-After asks for the same
+}
+
+
+def _wants_presence(backend: Backend, local: Local) -> bool:
+    entry = local.entry
+    if entry is None:
+        return backend.rpm is not None or backend.tpm is not None
+    return entry.circuit is not Circuit.CLOSED or entry.limits is not None or backend.rpm is not None or backend.tpm is not None
+
+
+def tokens_of(plan: Plan) -> int:
+    """What a call may take of a limit on tokens: the estimated input and the expected output."""
+    features = plan.task.features
+    return features.tokens_in + features.tokens_out if features is not None else 1

@@ -1,18 +1,15 @@
 """What to do next with a plan: call a backend, wait, or finish. Pure: no clock, no I/O, no randomness of its own.
 
-`main.py` performs the step, appends the finished attempt and asks again. Nothing here knows how a call is made.
+`walk.py` performs the step, appends the finished attempt and asks again. Nothing here knows how a call is made.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-from schemas.config import Prices
 from schemas.ledger import Attempt, AttemptKind, FailureClass
 from schemas.messages import Candidate, Failure, Plan, Reason
 from services.executor.failures import FAILURES, Rules
-from services.executor.reply import Reply
-from shared.catalogue import cost_microusd
 
 STAGE = "executor"
 RETRY_BASE_MS = 500            # full jitter, as the SDKs of the providers do; doubled per retry
@@ -20,11 +17,17 @@ RETRY_BASE_THROTTLED_MS = 1000
 RETRY_MS_MAX = 8_000
 FAIR_MS_UNKNOWN = 10_000       # patience with a backend that nobody has measured yet
 FAIR_P50S = 4                  # a call cut after 4 x p50 is the backend's fault: p99 of its usual latency (lognormal, sigma 0.56)
+RESERVE_SHARE = 1 / 3          # of the time left, kept for another backend while there is one: a silent call must not take it all
+EXPLORE_SHARE = 0.02           # of the choices are by chance, so that no backend's figures go stale
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A backend of the plan that is still in the catalogue. `load` orders usable ones; the lowest is the least busy."""
+    """A backend of the plan that is still in the catalogue. `load` orders usable ones; the lowest is the least busy.
+
+    `usable`: its circuit lets this attempt pass. `full`: it does, but there is no free place. `ready_at_ms`: a gate or a
+    rate limit is in force until then. `retryable`: the retry budget allows asking it again after it failed.
+    """
 
     backend: str
     usable: bool
@@ -32,17 +35,30 @@ class Option:
     p50_ms: int | None
     timeout_ms: int
     context_tokens: int
+    p95_ms: int | None = None
     probe: bool = False
+    full: bool = False
+    ready_at_ms: int = 0
+    retryable: bool = True
+    is_near: bool = True            # in the region the policy prefers, or the policy prefers none
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the next step. `spent_microusd` is the upper bound of everything the request has cost so far."""
+    """What bounds the next step. `spent_microusd` is the upper bound of everything the request has cost so far.
+
+    `may_overflow`: whether a model that has no free place is passed over for the next one, which may cost more.
+    `has_queued`: the plan has waited in a crowd, so a call must fit even if it is slow (p95, not p50): under overload a
+    bet on the median would waste every second call.
+    """
 
     now_ms: int
     deadline_ms: int
     budget_microusd: int | None
     spent_microusd: int
+    may_overflow: bool = True
+    has_queued: bool = False
+    session: str = ""
     p50_unknown_ms: int = 50
 
     def affords(self, cost_max_microusd: int) -> bool:
@@ -62,8 +78,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing may be called now: ask again when the fleet changed, at the latest at this time."""
+    """Nothing may be called now: wait until one of `backends` has a place, at the latest until `until_ms`; then ask again."""
 
+    backends: tuple[str, ...]
     until_ms: int
 
 
@@ -86,43 +103,95 @@ class _Opening:
 
 
 def next_step(
-    plan: Plan,
-    attempts: Sequence[Attempt],
-    options: Mapping[str, Option],
-    limits: Limits,
-    draw: Callable[[], float],
+    plan: Plan, attempts: Sequence[Attempt], options: Mapping[str, Option], limits: Limits, draw: Callable[[], float]
 ) -> Step:
-    """The next step of a plan after these finished attempts. `draw` yields uniform numbers in [0, 1).
+    """The next step of a plan. `attempts` are its finished ones, oldest first; `draw` yields numbers in [0, 1).
 
-    Backends not yet tried come first, candidate by candidate; then those whose failure allows another try.
-    Attempts whose executor died count for the budget, never against the plan.
+    Order: the fallbacks configured for this very failure, then backends that have not failed this plan, candidate by
+    candidate, then those that failed in a way that may pass, if the retry budget allows. Nothing starts that cannot end
+    before the deadline or that the budget cannot bear.
     """
     if plan.failure is not None:
         return Finish(plan.failure)
     if limits.now_ms >= limits.deadline_ms:
         return _finish(Reason.DEADLINE_PASSED, "the deadline passed before a provider answered")
-    failed = [attempt for attempt in attempts if attempt.failure not in (None, FailureClass.ORPHANED)]
-    if failed and (_is_final(failed[-1]) or len(failed) >= plan.attempts_max):
+    failed = failed_attempts(attempts)
+    if failed and (_is_final(plan, failed[-1]) or len(failed) >= plan.attempts_max):
         return _gave_up(failed)
-    openings = _fresh(plan, failed, options) if not failed else _chain(plan, failed, options)
-    return _first_possible(plan, attempts, failed, openings, limits, draw)
+    openings = _chain(plan, failed, options) if failed else _fresh(plan.candidates, failed, options)
+    return _first_possible(plan, attempts, failed, openings, options, limits, draw)
 
 
-def _is_final(attempt: Attempt) -> bool:
-    rules = _rules(attempt)
-    return not rules.retry_here and not rules.fail_over
+def hedge_step(
+    plan: Plan,
+    attempts: Sequence[Attempt],
+    running: Call,
+    options: Mapping[str, Option],
+    limits: Limits,
+    draw: Callable[[], float],
+) -> Call | None:
+    """A second call beside one that takes unusually long: another backend, free now, within every limit; else None.
+
+    `limits.spent_microusd` must include the running call's upper bound. Never a probe, never the same backend.
+    """
+    failed = failed_attempts(attempts)
+    if len(failed) + 2 > plan.attempts_max:
+        return None
+    for opening in _fresh(plan.candidates, failed, options):
+        if not limits.affords(opening.candidate.cost_max_microusd):
+            continue
+        ready = [
+            option for option, _ in opening.options
+            if option.backend != running.backend and not option.probe and _is_ready(option, limits)
+        ]
+        if ready:
+            chosen = choose(ready, limits.session, draw)
+            return _call(opening.candidate, chosen, AttemptKind.HEDGE, plan, options, (running.backend,), limits)
+    return None
+
+
+def failed_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those that are held against the plan: an attempt whose executor died is not."""
+    return [attempt for attempt in attempts if attempt.failure not in (None, FailureClass.ORPHANED)]
 
 
 def _rules(attempt: Attempt) -> Rules:
     return FAILURES[attempt.failure or FailureClass.UNKNOWN]
 
 
+def _is_final(plan: Plan, attempt: Attempt) -> bool:
+    rules = _rules(attempt)
+    return not rules.retry_here and not rules.fail_over and not _configured(plan, attempt)
+
+
+def _configured(plan: Plan, attempt: Attempt) -> tuple[Candidate, ...]:
+    """The fallbacks that somebody configured for this model failing in this way."""
+    return next(
+        (
+            fallback.candidates
+            for fallback in plan.fallbacks
+            if fallback.model == attempt.model and fallback.failure is attempt.failure
+        ),
+        (),
+    )
+
+
+# --- What could be called, in order ------------------------------------------------------------------------------
+
+
 def _chain(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option]) -> Iterator[_Opening]:
-    yield from _fresh(plan, failed, options)
+    for attempt in reversed(failed):
+        if configured := _configured(plan, attempt):
+            yield from _fresh(configured, failed, options)
+            break
+    if FAILURES[failed[-1].failure or FailureClass.UNKNOWN].fail_over:
+        yield from _fresh(plan.candidates, failed, options)
     yield from _again(plan, failed, options)
 
 
-def _fresh(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option]) -> Iterator[_Opening]:
+def _fresh(
+    candidates: Sequence[Candidate], failed: Sequence[Attempt], options: Mapping[str, Option]
+) -> Iterator[_Opening]:
     """Backends that have not failed this plan, in candidates whose window is bigger than any that was too small."""
     tried = {attempt.backend for attempt in failed}
     too_small = max(
@@ -132,14 +201,14 @@ def _fresh(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option])
             if _rules(attempt).wants_bigger_window and attempt.backend in options
         ),
         default=0,
-    )
-    for candidate in plan.candidates:
+    ) if failed else 0
+    for candidate in candidates:
         known = (options[name] for name in candidate.backends if name in options and name not in tried)
         yield _Opening(candidate, tuple((option, 0) for option in known if option.context_tokens > too_small))
 
 
 def _again(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option]) -> Iterator[_Opening]:
-    """Backends that failed, but in a way that may pass: each after a pause."""
+    """Backends that failed, but in a way that may pass: each after a pause, and at the cost of retry tokens."""
     failures: dict[str, list[Attempt]] = {}
     for attempt in failed:
         failures.setdefault(attempt.backend, []).append(attempt)
@@ -149,17 +218,18 @@ def _again(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option])
             tuple(
                 (options[name], _retry_at_ms(failures[name]))
                 for name in candidate.backends
-                if name in options and name in failures and len(failures[name]) <= _rules(failures[name][-1]).retry_here
+                if name in options and name in failures and options[name].retryable
+                and len(failures[name]) <= _rules(failures[name][-1]).retry_here
             ),
         )
 
 
 def _retry_at_ms(failures: Sequence[Attempt]) -> int:
-    """Full jitter, drawn from the attempt's id, so that asking twice gives the same time."""
+    """Full jitter, drawn from the attempt's id, so that asking twice gives the same time; not before the provider allows."""
     last = failures[-1]
     base_ms = RETRY_BASE_THROTTLED_MS if last.failure is FailureClass.RATE_LIMITED else RETRY_BASE_MS
-    pause_ms = min(RETRY_MS_MAX, base_ms << len(failures) - 1)
-    return (last.finished_ms or last.started_ms) + int(pause_ms * fraction_of(last.attempt_id))
+    pause_ms = int(min(RETRY_MS_MAX, base_ms << len(failures) - 1) * fraction_of(last.attempt_id))
+    return (last.finished_ms or last.started_ms) + max(pause_ms, last.wait_ms or 0)
 
 
 def fraction_of(text: str) -> float:
@@ -167,64 +237,102 @@ def fraction_of(text: str) -> float:
     return crc32(text.encode()) / 4294967296.0
 
 
+# --- The first that is possible ----------------------------------------------------------------------------------
+
+
 def _first_possible(
     plan: Plan,
     attempts: Sequence[Attempt],
     failed: Sequence[Attempt],
     openings: Iterator[_Opening],
+    options: Mapping[str, Option],
     limits: Limits,
     draw: Callable[[], float],
 ) -> Step:
-    wait_until_ms = late_by = over_budget = 0
+    waiting: dict[str, None] = {}
+    wait_until_ms = limits.deadline_ms
+    late = over_budget = 0
     for opening in openings:
         if opening.options and not limits.affords(opening.candidate.cost_max_microusd):
             over_budget += 1
             continue
-        ready = []
-        for option, from_ms in opening.options:
+        ready, is_crowded = [], False
+        for option, pause_until_ms in opening.options:
+            from_ms = max(option.ready_at_ms, pause_until_ms)
             if not _has_time(option, max(from_ms, limits.now_ms), limits):
-                late_by += 1
-            elif from_ms > limits.now_ms or not option.usable:
-                until_ms = from_ms if from_ms > limits.now_ms else limits.deadline_ms
-                wait_until_ms = min(wait_until_ms or until_ms, until_ms)
-            else:
+                late += 1
+            elif pause_until_ms > limits.now_ms:
+                wait_until_ms = min(wait_until_ms, from_ms)
+                waiting.setdefault("")
+            elif _is_ready(option, limits):
                 ready.append(option)
+            else:
+                waiting[option.backend] = None
+                is_crowded = is_crowded or option.full
         if ready:
-            return _call(plan, attempts, opening.candidate, choose(ready, draw), limits)
-    if wait_until_ms:
-        return Wait(wait_until_ms)
-    if over_budget:
-        return _finish(Reason.OVER_BUDGET, "another call could cost more than the budget has left; raise max_cost_usd")
-    if late_by:
-        return _finish(Reason.NO_TIME_LEFT, "less time is left than a provider usually takes; allow a longer deadline_ms")
-    return _gave_up(failed)
+            chosen = choose(ready, limits.session, draw)
+            kind = _kind(plan, attempts, chosen)
+            return _call(opening.candidate, chosen, kind, plan, options, tuple(a.backend for a in failed), limits)
+        if is_crowded and not limits.may_overflow:
+            break
+    if waiting:
+        return Wait(tuple(filter(None, waiting)), wait_until_ms)
+    return _nothing_possible(failed, late, over_budget)
+
+
+def _is_ready(option: Option, limits: Limits) -> bool:
+    return (
+        option.usable and not option.full and option.ready_at_ms <= limits.now_ms
+        and _has_time(option, limits.now_ms, limits)
+    )
 
 
 def _has_time(option: Option, at_ms: int, limits: Limits) -> bool:
-    usual_ms = limits.p50_unknown_ms if option.p50_ms is None else option.p50_ms
-    return limits.deadline_ms - at_ms >= usual_ms
+    usual_ms = option.p95_ms if limits.has_queued and option.p95_ms is not None else option.p50_ms
+    return limits.deadline_ms - at_ms >= (limits.p50_unknown_ms if usual_ms is None else usual_ms)
 
 
-def choose(ready: Sequence[Option], draw: Callable[[], float]) -> Option:
-    """A probe if one is due, else the less loaded of two drawn at random: no herding on one favourite."""
+def choose(ready: Sequence[Option], session: str, draw: Callable[[], float]) -> Option:
+    """A probe if one is due; else, among the near ones, the session's own backend, or the less loaded of two drawn at random.
+
+    Two choices herd on no favourite (Mitzenmacher 2001). A session keeps its backend (rendezvous hashing), and with it
+    the provider's prompt cache, unless that is twice as loaded as the least loaded one.
+    """
     if len(ready) == 1:
         return ready[0]
     for option in ready:
         if option.probe:
             return option
-    first = int(draw() * len(ready))
-    second = (first + 1 + int(draw() * (len(ready) - 1))) % len(ready)
-    return ready[first] if ready[first].load <= ready[second].load else ready[second]
+    near = [option for option in ready if option.is_near] or ready
+    if session:
+        own = max(near, key=lambda option: crc32(f"{session}/{option.backend}".encode()))
+        if own.load <= 2 * min(option.load for option in near):
+            return own
+    first = int(draw() * len(near))
+    if len(near) == 1 or draw() < EXPLORE_SHARE:
+        return near[first]
+    second = (first + 1 + int(draw() * (len(near) - 1))) % len(near)
+    return near[first] if near[first].load <= near[second].load else near[second]
 
 
 def _call(
-    plan: Plan, attempts: Sequence[Attempt], candidate: Candidate, option: Option, limits: Limits
+    candidate: Candidate,
+    option: Option,
+    kind: AttemptKind,
+    plan: Plan,
+    options: Mapping[str, Option],
+    tried: tuple[str, ...],
+    limits: Limits,
 ) -> Call:
+    left_ms = limits.deadline_ms - limits.now_ms
     granted_ms = min(plan.attempt_timeout_ms, option.timeout_ms)
-    timeout_ms = min(granted_ms, limits.deadline_ms - limits.now_ms)
+    has_other = any(
+        other.usable and other.backend != option.backend and other.backend not in tried for other in options.values()
+    )
+    timeout_ms = min(granted_ms, left_ms - int(left_ms * RESERVE_SHARE) if has_other else left_ms)
     fair_ms = FAIR_MS_UNKNOWN if option.p50_ms is None else FAIR_P50S * option.p50_ms
     is_fair = option.probe or timeout_ms >= min(granted_ms, fair_ms)
-    return Call(candidate, option.backend, _kind(plan, attempts, option), timeout_ms, is_fair)
+    return Call(candidate, option.backend, kind, timeout_ms, is_fair)
 
 
 def _kind(plan: Plan, attempts: Sequence[Attempt], option: Option) -> AttemptKind:
@@ -237,6 +345,17 @@ def _kind(plan: Plan, attempts: Sequence[Attempt], option: Option) -> AttemptKin
     return AttemptKind.FAILOVER
 
 
+# --- The end -----------------------------------------------------------------------------------------------------
+
+
+def _nothing_possible(failed: Sequence[Attempt], late: int, over_budget: int) -> Finish:
+    if over_budget:
+        return _finish(Reason.OVER_BUDGET, "another call could cost more than the budget has left; raise max_cost_usd")
+    if late:
+        return _finish(Reason.NO_TIME_LEFT, "less time is left than a provider usually takes; allow a longer deadline_ms")
+    return _gave_up(failed)
+
+
 def _gave_up(failed: Sequence[Attempt]) -> Finish:
     if not failed:
         return _finish(Reason.PROVIDERS_FAILED, "no backend of the plan is in the catalogue any more")
@@ -246,30 +365,3 @@ def _gave_up(failed: Sequence[Attempt]) -> Finish:
 
 def _finish(reason: Reason, message: str) -> Finish:
     return Finish(Failure(reason=reason, stage=STAGE, message=message))
-
-
-def counts_for_circuit(reply: Reply, call: Call) -> bool:
-    """Whether the backend is to blame. A caller who had no patience never trips a circuit."""
-    if reply.failure is None or (reply.failure is FailureClass.TIMEOUT and not call.is_fair):
-        return False
-    return FAILURES[reply.failure].counts_for_circuit
-
-
-def cost_of(reply: Reply, prices: Prices) -> int | None:
-    """Micro-USD of a call, rounded once; None when nobody can tell: then it lies within 0 and the candidate's maximum.
-
-    Without a usage only what surely made no tokens is free: no request sent, or an error that providers do not bill.
-    """
-    if reply.usage is not None and not reply.usage.estimated:
-        usage = reply.usage
-        return cost_microusd(prices, usage.tokens_in, usage.tokens_out, usage.tokens_cached)
-    if not reply.sent:
-        return 0
-    if reply.failure is None or reply.status in (0, 200) or FAILURES[reply.failure].maybe_billed:
-        return None
-    return 0
-
-
-def cost_upper_microusd(attempt: Attempt) -> int:
-    """The most this attempt may have cost."""
-    return attempt.cost_microusd if attempt.cost_known else max(attempt.cost_microusd, attempt.cost_max_microusd)

@@ -1,4 +1,4 @@
-"""What this replica saw of its backends, to the `observations` topic several times a second, at once on a local trip.
+"""What this replica saw of its backends, to the `observations` topic several times a second, at once on a trip or a gate.
 
 Observations are statistics: one that cannot be written is lost, and no request waits for any.
 """
@@ -13,7 +13,6 @@ from services.executor.decide import (
     STAGE,
 )
 from shared.broker import Broker, Producer
-from shared.clock import Clock
 from shared.errors import BrokerUnavailableError
 from shared.outcome import Out
 from shared.writer import Writer
@@ -22,12 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """A background task with a producer of its own. It also looks for changes that parked plans wait for."""
+    """A background task with a producer of its own. It also looks for changes that waiting plans must hear of."""
 
-    def __init__(self, broker: Broker, backends: Backends, clock: Clock, interval_ms: int) -> None:
+    def __init__(self, broker: Broker, backends: Backends, interval_ms: int) -> None:
         self._broker = broker
         self._backends = backends
-        self._clock = clock
         self._interval_ms = interval_ms
         self._producer: Producer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -52,17 +50,17 @@ class Observer:
             await self._producer.close()
 
     async def _run(self) -> None:
-        tripped = self._backends.tripped
+        urgent = self._backends.urgent
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(tripped.wait(), self._interval_ms / 1000)
-            tripped.clear()
-            self._backends.tick(self._clock.now_ms())
+                await asyncio.wait_for(urgent.wait(), self._interval_ms / 1000)
+            urgent.clear()
+            self._backends.tick()
             await self.report()
 
     async def report(self) -> None:
         """Send what was gathered since the last time."""
-        observations = self._backends.take(self._clock.now_ms())
+        observations = self._backends.take()
         if not observations:
             return
         try:

@@ -13,6 +13,7 @@ from schemas.ledger import FailureClass
 from schemas.messages import Chat
 from services.executor.adapters import ADAPTERS
 from services.executor.reply import Reply
+from services.executor.terms import Terms
 from shared.config import resolve_secret
 from shared.errors import SettingsError
 
@@ -81,19 +82,17 @@ class Provider:
         self._endpoints[name] = (backend, endpoint)
         return endpoint
 
-    async def call(
-        self, name: str, backend: Backend, chat: Chat, tokens_out_max: int | None, attempt_id: str, timeout_ms: int
-    ) -> Reply:
+    async def call(self, name: str, backend: Backend, chat: Chat, terms: Terms) -> Reply:
         """One call; every way in which a provider can fail is a `Reply`, never an exception."""
         endpoint = self._endpoint(name, backend)
         if endpoint is None:
             return Reply(failure=FailureClass.AUTH, sent=False)
         try:
-            request = _request(endpoint, chat, tokens_out_max, attempt_id)
+            request = _request(endpoint, chat, terms)
         except SettingsError as error:
             log.error("a backend's key is gone: %s", error, extra={"backend": name})
             return Reply(failure=FailureClass.AUTH, sent=False)
-        return await self._exchange(endpoint, request, timeout_ms)
+        return await self._exchange(endpoint, request, terms.timeout_ms)
 
     async def _exchange(self, endpoint: Endpoint, request: httpx2.Request, timeout_ms: int) -> Reply:
         response: httpx2.Response | None = None
@@ -113,12 +112,12 @@ class Provider:
         return endpoint.adapter.reply(response.status_code, response.headers, body)
 
 
-def _request(endpoint: Endpoint, chat: Chat, tokens_out_max: int | None, attempt_id: str) -> httpx2.Request:
+def _request(endpoint: Endpoint, chat: Chat, terms: Terms) -> httpx2.Request:
     return httpx2.Request(
         "POST",
         endpoint.url,
-        headers=[*endpoint.headers(), (b"x-client-request-id", attempt_id.encode())],
-        stream=httpx2.ByteStream(endpoint.adapter.body(chat, endpoint.model_name, tokens_out_max)),
+        headers=[*endpoint.headers(), (b"x-client-request-id", terms.attempt_id.encode())],
+        stream=httpx2.ByteStream(endpoint.adapter.body(chat, endpoint.model_name, terms.tokens_out_max)),
         extensions=_EXTENSIONS,
     )
 

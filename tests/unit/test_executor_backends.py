@@ -1,17 +1,24 @@
 """Which backends may be called right now, and what this replica tells the fleet about them."""
 
-import asyncio
-
-import pytest
-
-from schemas.fleet import Circuit, FleetEntry
+from schemas.config import Backend
+from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
 from schemas.ledger import AttemptKind, FailureClass, Usage
-from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends, Local, may_call
-from services.executor.decide import (
-    Call,
-    fraction_of,
+from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends
+from services.executor.concurrency import Gradient
+from services.executor.decide import Call, Option, fraction_of
+from services.executor.local import UNKNOWN_GATE_MS, Local
+from services.executor.reply import Reply
+from shared.catalogue import Catalogue
+from tests.support.builders import ManualClock
+from tests.support.builders_executor import (
+    INSTANCE,
+    T0_MS,
+    a_backend,
+    a_candidate,
+    a_catalogue,
+    a_plan,
+    an_entry,
 )
-from tests.support.builders_executor import INSTANCE, T0_MS, a_candidate, a_catalogue, a_plan, an_entry
 
 OK = None
 
@@ -19,24 +26,44 @@ OK = None
 class Fleet:
     """A replica's backends with a fleet that a test writes."""
 
-    def __init__(self, *entries: FleetEntry) -> None:
+    def __init__(self, *entries: FleetEntry, catalogue: Catalogue | None = None, without: str = "") -> None:
         self.entries = {entry.backend: entry for entry in entries}
-        self.catalogue = a_catalogue()
-        self.backends = Backends(lambda: self.catalogue, lambda: self.entries, INSTANCE)
+        self.catalogue = catalogue or a_catalogue()
+        self.clock = ManualClock(T0_MS)
+        self.backends = Backends(
+            lambda: self.catalogue, lambda: self.entries, INSTANCE, self.clock, lambda name, backend: name != without
+        )
+
+    def options(self, attempt_id: str = "r/plan/0/0-x", place: str | None = None) -> dict[str, Option]:
+        return self.backends.options(a_plan(), attempt_id, self.clock.now_ms(), place)
 
     def usable(self, attempt_id: str = "r/plan/0/0-x", now_ms: int = T0_MS) -> set[str]:
-        options = self.backends.options(a_plan(), attempt_id, now_ms)
-        return {name for name, option in options.items() if option.usable}
+        self.clock.ms = now_ms
+        return {name for name, option in self.options(attempt_id).items() if option.usable}
 
     def call(
-        self, backend: str, failure: FailureClass | None, latency_ms: float = 100.0, probe: bool = False, now_ms: int = T0_MS
+        self,
+        backend: str,
+        failure: FailureClass | None = None,
+        latency_ms: float = 100.0,
+        kind: AttemptKind = AttemptKind.PRIMARY,
+        **reply: object,
     ) -> None:
-        kind = AttemptKind.PROBE if probe else AttemptKind.PRIMARY
         call = Call(a_candidate(), backend, kind, 1000, is_fair=True)
-        epoch = self.backends.begin(call)
-        self.backends.end(call)
+        begun = self.backends.begin(call, a_plan(), has_place=False)
+        self.backends.release(backend)
         counts = failure in (FailureClass.SERVER_ERROR, FailureClass.TIMEOUT)
-        self.backends.record(call, epoch, latency_ms, failure, counts, Usage(tokens_in=3), 7, now_ms)
+        told = {"status": 200, "failure": failure, "usage": Usage(tokens_in=3)} | reply
+        self.backends.record(begun, latency_ms, Reply(**told), counts, 7)
+
+    def probe(self, backend: str, failure: FailureClass | None = None) -> None:
+        self.call(backend, failure, kind=AttemptKind.PROBE)
+
+
+def a_local(entry: FleetEntry | None = None, backend: Backend | None = None) -> Local:
+    local = Local(Gradient(256))
+    local.read(backend or a_backend(), entry)
+    return local
 
 
 def test_an_open_circuit_keeps_everybody_away() -> None:
@@ -48,18 +75,16 @@ def test_a_backend_the_fleet_does_not_know_yet_is_usable() -> None:
 
 
 def test_backends_that_cannot_be_called_from_here_are_no_options() -> None:
-    fleet = Fleet()
-    backends = Backends(lambda: fleet.catalogue, dict, INSTANCE, lambda name, backend: name != "a")
-    assert set(backends.options(a_plan(), "x", T0_MS)) == {"b", "c"}
+    assert set(Fleet(without="a").options()) == {"b", "c"}
 
 
 def test_a_half_open_backend_takes_no_more_probes_than_were_leased() -> None:
     fleet = Fleet(an_entry("a", Circuit.HALF_OPEN, probe_epoch=3, probe_leases={INSTANCE: 2}))
     assert "a" in fleet.usable()
-    assert fleet.backends.options(a_plan(), "x", T0_MS)["a"].probe
-    fleet.call("a", OK, probe=True)
+    assert fleet.options()["a"].probe
+    fleet.probe("a")
     assert "a" in fleet.usable()
-    fleet.call("a", OK, probe=True)
+    fleet.probe("a")
     assert "a" not in fleet.usable()
     fleet.entries["a"] = an_entry("a", Circuit.HALF_OPEN, probe_epoch=4, probe_leases={INSTANCE: 1})
     assert "a" in fleet.usable()
@@ -71,14 +96,16 @@ def test_without_a_lease_nobody_probes() -> None:
 
 def test_a_lease_counts_from_the_moment_a_probe_is_decided() -> None:
     fleet = Fleet(an_entry("a", Circuit.HALF_OPEN, probe_epoch=3, probe_leases={INSTANCE: 1}))
-    fleet.backends.begin(Call(a_candidate(), "a", AttemptKind.PROBE, 1000, is_fair=True))
+    fleet.options()
+    fleet.backends.begin(Call(a_candidate(), "a", AttemptKind.PROBE, 1000, is_fair=True), a_plan(), has_place=False)
     assert "a" not in fleet.usable()
 
 
 def test_a_recovering_backend_takes_its_share_of_attempts() -> None:
     entry = an_entry("a", share=0.25)
     ids = [f"r{number}/plan/0/0-x" for number in range(2000)]
-    admitted = [id for id in ids if may_call(entry, Local(), id, INSTANCE, T0_MS)]
+    local = a_local(entry)
+    admitted = [id for id in ids if local.passes(id, INSTANCE, T0_MS, has_place=False)]
     assert 400 < len(admitted) < 600
     assert all(fraction_of(id) < 0.25 for id in admitted)
 
@@ -88,10 +115,10 @@ def test_eight_hard_failures_in_a_row_trip_the_backend_here_at_once() -> None:
     for _ in range(CIRCUIT_RULES.run_max - 1):
         fleet.call("a", FailureClass.SERVER_ERROR)
     assert "a" in fleet.usable()
-    assert not fleet.backends.tripped.is_set()
+    assert not fleet.backends.urgent.is_set()
     fleet.call("a", FailureClass.SERVER_ERROR)
     assert "a" not in fleet.usable()
-    assert fleet.backends.tripped.is_set()
+    assert fleet.backends.urgent.is_set()
     assert "a" in fleet.usable(now_ms=T0_MS + CIRCUIT_RULES.local_hold_ms)
 
 
@@ -112,32 +139,43 @@ def test_the_fleets_word_replaces_a_local_trip() -> None:
     assert "a" in fleet.usable()
 
 
-def test_load_is_latency_times_calls_in_flight_over_weight() -> None:
-    local = Local()
+def test_load_is_pace_times_calls_in_flight_over_weight() -> None:
+    local = a_local()
     local.observe(200, T0_MS)
     local.in_flight = 2
-    assert local.load(weight=2.0) == 300
+    assert local.load(weight=2.0, now_ms=T0_MS) == 300
 
 
-def test_a_slow_call_counts_at_once_and_fades() -> None:
-    local = Local()
-    local.observe(100, T0_MS)
+def test_a_slow_call_counts_at_once_and_fades_even_without_another() -> None:
+    local = a_local()
+    local.observe(10, T0_MS)
     local.observe(900, T0_MS + 1)
-    assert local.latency_ms == 900
-    local.observe(100, T0_MS + 10_001)
-    assert 380 < local.latency_ms < 410
+    assert local.load(1.0, T0_MS + 1) == 900
+    assert 320 < local.load(1.0, T0_MS + 10_001) < 350
+    assert local.load(1.0, T0_MS + 100_001) < 11
+
+
+def test_what_a_backend_did_before_it_was_well_again_says_nothing() -> None:
+    fleet = Fleet(an_entry("a"))
+    for _ in range(8):
+        fleet.call("a", FailureClass.TIMEOUT)
+    loaded = fleet.options()["a"].load
+    fleet.entries["a"] = an_entry("a", Circuit.OPEN)
+    fleet.options()
+    fleet.entries["a"] = an_entry("a")
+    assert fleet.options()["a"].load < loaded / 3
 
 
 def test_a_backend_that_fails_quickly_does_not_look_quick() -> None:
     fleet = Fleet()
     fleet.call("a", FailureClass.SERVER_ERROR, latency_ms=1)
     fleet.call("b", OK, latency_ms=300)
-    options = fleet.backends.options(a_plan(), "x", T0_MS)
+    options = fleet.options()
     assert options["a"].load > options["b"].load
 
 
 def test_the_median_comes_from_the_fleets_shortest_window() -> None:
-    options = Fleet(an_entry("a", p50_ms=321.4)).backends.options(a_plan(), "x", T0_MS)
+    options = Fleet(an_entry("a", p50_ms=321.4)).options()
     assert options["a"].p50_ms == 321
     assert options["b"].p50_ms is None
 
@@ -146,65 +184,138 @@ def test_what_was_seen_is_reported_once_with_a_rising_sequence() -> None:
     fleet = Fleet()
     fleet.call("a", OK)
     fleet.call("a", FailureClass.SERVER_ERROR)
-    (seen,) = fleet.backends.take(T0_MS)
+    (seen,) = fleet.backends.take()
     assert (seen.backend, seen.reporter, seen.sequence, seen.calls) == ("a", INSTANCE, 1, 2)
     assert seen.failures == {FailureClass.SERVER_ERROR: 1}
     assert (seen.tokens_in, seen.cost_microusd) == (6, 14)
-    assert fleet.backends.take(T0_MS + 10_000) == []
+    assert fleet.backends.take() == []
     fleet.call("a", OK)
-    assert [seen.sequence for seen in fleet.backends.take(T0_MS)] == [2]
+    assert [seen.sequence for seen in fleet.backends.take()] == [2]
 
 
 def test_results_of_probes_carry_their_epoch() -> None:
     fleet = Fleet(an_entry("a", Circuit.HALF_OPEN, probe_epoch=3, probe_leases={INSTANCE: 3}))
-    fleet.call("a", OK, probe=True)
-    fleet.call("a", FailureClass.SERVER_ERROR, probe=True)
-    (seen,) = fleet.backends.take(T0_MS)
+    fleet.probe("a")
+    fleet.probe("a", FailureClass.SERVER_ERROR)
+    (seen,) = fleet.backends.take()
     assert (seen.probe_epoch, seen.probes_ok, seen.probes_failed) == (3, 1, 1)
 
 
 def test_a_replica_shows_up_for_the_probes_of_an_open_circuit() -> None:
     fleet = Fleet(an_entry("a", Circuit.OPEN))
-    (seen,) = fleet.backends.take(T0_MS)
+    (seen,) = fleet.backends.take()
     assert (seen.backend, seen.calls) == ("a", 0)
-    assert fleet.backends.take(T0_MS + PRESENCE_MS - 1) == []
-    assert len(fleet.backends.take(T0_MS + PRESENCE_MS)) == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        an_entry("a", Circuit.HALF_OPEN, probe_epoch=1, probe_leases={INSTANCE: 1}),
-        an_entry("a", Circuit.CLOSED),
-        an_entry("a", Circuit.CLOSED, share=0.1),
-    ],
-)
-async def test_whoever_waits_is_woken_when_a_backend_may_have_become_usable(change: FleetEntry) -> None:
-    fleet = Fleet(an_entry("a", Circuit.OPEN))
-    fleet.backends.tick(T0_MS)
-    waiting = asyncio.create_task(fleet.backends.changed(60_000))
-    await asyncio.sleep(0)
-    fleet.entries["a"] = an_entry("a", Circuit.OPEN, p50_ms=5)
-    fleet.backends.tick(T0_MS)
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    fleet.entries["a"] = change
-    fleet.backends.tick(T0_MS)
-    await asyncio.wait_for(waiting, 1)
-
-
-async def test_the_end_of_a_local_trip_wakes_whoever_waits() -> None:
-    fleet = Fleet()
-    for _ in range(8):
-        fleet.call("a", FailureClass.SERVER_ERROR)
-    fleet.backends.tick(T0_MS)
-    waiting = asyncio.create_task(fleet.backends.changed(60_000))
-    await asyncio.sleep(0)
-    fleet.backends.tick(T0_MS + CIRCUIT_RULES.local_hold_ms)
-    await asyncio.wait_for(waiting, 1)
+    fleet.clock.ms = T0_MS + PRESENCE_MS - 1
+    assert fleet.backends.take() == []
+    fleet.clock.ms += 1
+    assert len(fleet.backends.take()) == 1
 
 
 def test_an_attempt_is_admitted_or_not_by_its_id_alone() -> None:
-    entry, ids = an_entry("a", share=0.5), [f"{number}" for number in range(50)]
-    once = [may_call(entry, Local(), id, INSTANCE, T0_MS) for id in ids]
-    assert once == [may_call(entry, Local(), id, "other", T0_MS + 1) for id in ids]
+    local, ids = a_local(an_entry("a", share=0.5)), [f"{number}" for number in range(50)]
+    once = [local.passes(id, INSTANCE, T0_MS, has_place=False) for id in ids]
+    assert once == [local.passes(id, "other", T0_MS + 1, has_place=False) for id in ids]
+    assert all(local.passes(id, INSTANCE, T0_MS, has_place=True) for id in ids)
+
+
+# Gates, limits, credentials ------------------------------------------------------------------------------------------
+
+
+def test_a_provider_that_asks_for_time_is_left_alone_here_at_once_and_by_the_fleet_as_soon_as_it_hears() -> None:
+    fleet = Fleet()
+    fleet.call("a", FailureClass.RATE_LIMITED, status=429, wait_ms=2_000)
+    assert fleet.options()["a"].ready_at_ms == T0_MS + 2_000
+    assert fleet.backends.urgent.is_set()
+    (seen,) = fleet.backends.take()
+    assert seen.gate == Gate(until_ms=T0_MS + 2_000, reason=GateReason.RATE_LIMITED)
+
+
+def test_a_gate_that_another_replica_met_holds_here() -> None:
+    gate = Gate(until_ms=T0_MS + 9_000, reason=GateReason.RATE_LIMITED)
+    assert Fleet(an_entry("a", gate=gate)).options()["a"].ready_at_ms == T0_MS + 9_000
+
+
+def test_a_quota_without_an_end_is_gated_until_the_fleet_knows_better() -> None:
+    fleet = Fleet()
+    fleet.call("a", FailureClass.QUOTA_EXHAUSTED, status=429)
+    assert fleet.options()["a"].ready_at_ms == T0_MS + UNKNOWN_GATE_MS
+    (seen,) = fleet.backends.take()
+    assert seen.gate == Gate(until_ms=0, reason=GateReason.QUOTA_EXHAUSTED)
+
+
+def test_a_429_without_a_wait_gates_nobody_but_lowers_the_limit() -> None:
+    fleet = Fleet()
+    before = fleet.backends.local("a").gradient.limit
+    fleet.call("a", FailureClass.RATE_LIMITED, status=429)
+    assert fleet.options()["a"].ready_at_ms <= T0_MS
+    assert fleet.backends.local("a").gradient.limit < before
+
+
+def test_a_limit_of_the_fleet_is_shared_among_its_replicas() -> None:
+    catalogue = a_catalogue({"a": a_backend(base_url="http://a.test/v1", rpm=24)})
+    fleet = Fleet(an_entry("a", executors=2), catalogue=catalogue)
+    fleet.call("a")
+    assert fleet.options()["a"].ready_at_ms > T0_MS      # 12 a minute are ours: one every five seconds
+    fleet.clock.ms += 5_001
+    assert fleet.options()["a"].ready_at_ms <= fleet.clock.ms
+
+
+def test_a_learned_limit_holds_where_none_is_configured() -> None:
+    fleet = Fleet(an_entry("a", limits=RateLimits(rpm=12), executors=1))
+    fleet.call("a")
+    assert fleet.options()["a"].ready_at_ms > T0_MS
+    assert fleet.options()["b"].ready_at_ms <= T0_MS
+
+
+def test_a_refused_key_is_reported_for_every_backend_that_uses_it_and_a_forbidden_call_for_its_own() -> None:
+    keys = {"a": "env:ONE", "b": "env:ONE", "c": "env:TWO"}
+    catalogue = a_catalogue({name: a_backend(key=key, base_url=f"http://{name}.test/v1") for name, key in keys.items()})
+    fleet = Fleet(catalogue=catalogue)
+    fleet.call("a", FailureClass.AUTH, status=401)
+    assert {seen.backend: seen.refused for seen in fleet.backends.take()} == {"a": 1, "b": 1}
+    fleet.call("a", FailureClass.AUTH, status=403)
+    assert {seen.backend: seen.refused for seen in fleet.backends.take()} == {"a": 1}
+
+
+def test_a_429_on_a_probe_neither_passes_nor_fails_it() -> None:
+    fleet = Fleet(an_entry("a", Circuit.HALF_OPEN, probe_epoch=3, probe_leases={INSTANCE: 3}))
+    fleet.options()
+    fleet.probe("a", FailureClass.RATE_LIMITED)
+    (seen,) = fleet.backends.take()
+    assert (seen.probes_ok, seen.probes_failed) == (0, 0)
+
+
+def test_a_call_that_began_before_the_circuit_closed_is_not_held_against_it() -> None:
+    fleet = Fleet(an_entry("a", since_ms=T0_MS + 5))
+    fleet.options()
+    fleet.call("a", FailureClass.TIMEOUT)
+    (seen,) = fleet.backends.take()
+    assert (seen.failures, seen.consecutive_failures) == ({}, 0)
+
+
+# Places --------------------------------------------------------------------------------------------------------------
+
+
+def fill(fleet: Fleet, backend: str) -> None:
+    while not fleet.options()[backend].full:
+        fleet.backends.reserve(backend)
+
+
+def test_a_backend_without_a_free_place_is_full() -> None:
+    fleet = Fleet()
+    fill(fleet, "a")
+    assert fleet.backends.local("a").in_flight == fleet.backends.local("a").gradient.limit
+    fleet.backends.release("a")
+    assert not fleet.options()["a"].full
+
+
+def test_a_recovering_backend_has_only_its_share_of_places() -> None:
+    fleet = Fleet(an_entry("a", share=0.2))
+    fill(fleet, "a")
+    local = fleet.backends.local("a")
+    assert local.in_flight == max(1, int(local.gradient.limit * 0.2))
+
+
+def test_who_was_given_a_place_may_use_that_one_and_no_other() -> None:
+    options = Fleet().options(place="b")
+    assert {name: option.full for name, option in options.items()} == {"a": True, "b": False, "c": True}

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from schemas.ledger import Attempt, AttemptKind, FailureClass, Usage
-from schemas.messages import Plan, Reason
+from schemas.messages import Candidate, Fallback, Plan, Reason
+from services.executor.books import cost_of, cost_upper_microusd, counts_for_circuit
 from services.executor.decide import (
     Call,
     Finish,
@@ -14,10 +15,8 @@ from services.executor.decide import (
     Step,
     Wait,
     choose,
-    cost_of,
-    cost_upper_microusd,
-    counts_for_circuit,
     fraction_of,
+    hedge_step,
     next_step,
 )
 from services.executor.failures import FAILURES
@@ -182,7 +181,111 @@ def test_an_impatient_caller_is_not_the_backends_fault(p50_ms: int | None, left_
 
 def test_a_plan_waits_until_its_deadline_while_nothing_is_usable() -> None:
     options = {name: an_option(name, usable=False) for name in ALL}
-    assert step(options=options) == Wait(T0_MS + 60_000)
+    assert step(options=options) == Wait(ALL, T0_MS + 60_000)
+
+
+def test_a_gated_backend_is_passed_over_and_waited_for_only_when_all_are() -> None:
+    gated = {name: an_option(name, ready_at_ms=T0_MS + 5_000) for name in ALL}
+    assert called(step(options=gated | {"b": an_option("b")}))[0] == "b"
+    assert step(options=gated) == Wait(ALL, T0_MS + 60_000)
+    assert called(step(options=gated, now_ms=T0_MS + 5_000))[0] == "a"
+
+
+def test_a_gate_that_opens_too_late_is_not_waited_for() -> None:
+    gated = {name: an_option(name, p50_ms=900, ready_at_ms=T0_MS + 5_000) for name in ALL}
+    assert reason(step(options=gated, deadline_ms=T0_MS + 5_899)) is Reason.NO_TIME_LEFT
+    assert isinstance(step(options=gated, deadline_ms=T0_MS + 5_900), Wait)
+
+
+def test_a_crowded_model_is_waited_for_unless_time_is_dearer_than_money() -> None:
+    crowded = {"a": an_option("a", full=True), "b": an_option("b", full=True), "c": an_option("c")}
+    assert called(step(options=crowded, may_overflow=True))[0] == "c"
+    assert step(options=crowded, may_overflow=False) == Wait(("a", "b"), T0_MS + 60_000)
+    out = {"a": an_option("a", usable=False), "b": an_option("b", usable=False), "c": an_option("c")}
+    assert called(step(options=out, may_overflow=False))[0] == "c"
+
+
+def test_after_a_wait_in_a_crowd_even_a_slow_call_must_fit() -> None:
+    options = {"a": an_option("a", p50_ms=100, p95_ms=900)}
+    assert called(step(options=options, deadline_ms=T0_MS + 500))[0] == "a"
+    assert reason(step(options=options, deadline_ms=T0_MS + 500, has_queued=True)) is Reason.NO_TIME_LEFT
+
+
+def test_a_silent_call_leaves_time_for_another_backend() -> None:
+    found = step(deadline_ms=T0_MS + 30_000)
+    assert isinstance(found, Call)
+    assert found.timeout_ms == 20_000
+    lone = step(options={"a": OPTIONS["a"]}, deadline_ms=T0_MS + 30_000)
+    assert isinstance(lone, Call)
+    assert lone.timeout_ms == 30_000
+
+
+def test_without_retry_tokens_nothing_is_asked_twice_but_fail_over_is_free() -> None:
+    poor = {name: an_option(name, retryable=False) for name in ALL}
+    assert called(step(an_attempt("a"), options=poor)) == ("b", AttemptKind.FAILOVER)
+    assert reason(step(an_attempt("a"), options={"a": poor["a"]}, now_ms=T0_MS + 9_000)) is Reason.PROVIDERS_FAILED
+
+
+def test_a_provider_that_asked_for_time_gets_it() -> None:
+    asked = an_attempt("a", FailureClass.RATE_LIMITED, wait_ms=7_000)
+    assert step(asked, options={"a": OPTIONS["a"]}) == Wait((), T0_MS + 7_000)
+
+
+# Configured fallbacks ----------------------------------------------------------------------------------------------
+
+
+def with_fallback(failure: FailureClass, to: Candidate) -> Plan:
+    fallback = Fallback(model="small", failure=failure, candidates=(to,))
+    return a_plan(a_candidate("small", ("a", "b")), fallbacks=(fallback,))
+
+
+def test_a_filtered_request_goes_to_the_configured_model_and_nowhere_else() -> None:
+    plan = with_fallback(FailureClass.CONTENT_FILTERED, a_candidate("large", ("c",)))
+    filtered = an_attempt("a", FailureClass.CONTENT_FILTERED)
+    assert called(step(filtered, plan=plan)) == ("c", AttemptKind.FAILOVER)
+    both = (filtered, an_attempt("c", FailureClass.CONTENT_FILTERED, 1, model="large"))
+    assert reason(step(*both, plan=plan)) is Reason.PROVIDER_REFUSED
+
+
+def test_the_model_configured_for_long_contexts_comes_before_the_next_candidate() -> None:
+    fallback = Fallback(
+        model="small", failure=FailureClass.CONTEXT_LENGTH, candidates=(a_candidate("huge", ("d",)),)
+    )
+    options = OPTIONS | {"d": an_option("d", context_tokens=1_000_000)}
+    plan = a_plan(fallbacks=(fallback,))
+    assert called(step(an_attempt("a", FailureClass.CONTEXT_LENGTH), plan=plan, options=options))[0] == "d"
+    assert called(step(an_attempt("a", FailureClass.SERVER_ERROR), plan=plan, options=options))[0] == "b"
+
+
+# Hedges ------------------------------------------------------------------------------------------------------------
+
+
+def hedged(plan: Plan | None = None, options: dict[str, Option] | None = None, **limits: Any) -> Call | None:
+    running = Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True)
+    defaults = {"now_ms": T0_MS, "deadline_ms": T0_MS + 60_000, "budget_microusd": None, "spent_microusd": 0}
+    return hedge_step(
+        plan or a_plan(), (), running, OPTIONS if options is None else options, Limits(**(defaults | limits)), lambda: 0.0
+    )
+
+
+def test_a_hedge_goes_to_another_backend() -> None:
+    call = hedged()
+    assert call is not None
+    assert (call.backend, call.kind) == ("b", AttemptKind.HEDGE)
+    assert hedged(options={"a": OPTIONS["a"]}) is None
+
+
+@pytest.mark.parametrize(
+    "barred", [{"usable": False}, {"full": True}, {"probe": True}, {"ready_at_ms": T0_MS + 1}, {"p50_ms": 60_001}]
+)
+def test_a_hedge_waits_for_nobody_and_probes_nothing(barred: dict[str, Any]) -> None:
+    assert hedged(options={"a": OPTIONS["a"], "b": an_option("b", **barred)}) is None
+
+
+def test_a_hedge_counts_as_an_attempt_and_must_fit_the_budget() -> None:
+    assert hedged(plan=a_plan(attempts_max=1)) is None
+    assert hedged(budget_microusd=2000, spent_microusd=1001) is None
+    assert hedged(budget_microusd=2000, spent_microusd=1000) is not None
 
 
 def test_an_open_backend_is_passed_over() -> None:
@@ -237,15 +340,30 @@ def test_an_unknown_cost_counts_as_its_maximum() -> None:
 
 def test_the_less_loaded_of_two_is_chosen() -> None:
     options = [an_option("a", load=3.0), an_option("b", load=2.0), an_option("c", load=1.0)]
-    draws = iter([0.0, 0.0])
-    assert choose(options, lambda: next(draws)).backend == "b"
-    draws = iter([0.0, 0.9])
-    assert choose(options, lambda: next(draws)).backend == "c"
+    draws = iter([0.0, 0.5, 0.0])
+    assert choose(options, "", lambda: next(draws)).backend == "b"
+    draws = iter([0.0, 0.5, 0.9])
+    assert choose(options, "", lambda: next(draws)).backend == "c"
+
+
+def test_a_session_keeps_its_backend_until_that_is_far_more_loaded() -> None:
+    options = [an_option(name) for name in ALL]
+    kept = {choose(options, "s1", lambda draw=draw: draw).backend for draw in (0.0, 0.4, 0.9)}
+    assert len(kept) == 1
+    assert {choose(options, f"s{n}", lambda: 0.0).backend for n in range(50)} == set(ALL)
+    busy = [an_option(name, load=2.1 if name in kept else 1.0) for name in ALL]
+    assert choose(busy, "s1", lambda: 0.0).backend not in kept
+
+
+def test_backends_of_the_preferred_region_come_first_while_they_have_a_place() -> None:
+    options = [an_option("a", load=0.1, is_near=False), an_option("b", load=9.0)]
+    assert {choose(options, "", lambda draw=draw: draw).backend for draw in (0.0, 0.5, 0.9)} == {"b"}
+    assert choose(options[:1], "", lambda: 0.5).backend == "a"
 
 
 def test_a_due_probe_comes_first() -> None:
     options = [an_option("a", load=0.1), an_option("b", load=99.0, probe=True)]
-    assert choose(options, lambda: 0.0).backend == "b"
+    assert choose(options, "", lambda: 0.0).backend == "b"
     assert called(step(options={option.backend: option for option in options})) == ("b", AttemptKind.PROBE)
 
 

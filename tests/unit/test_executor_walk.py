@@ -209,17 +209,9 @@ async def test_a_lone_backend_gets_a_second_chance_after_a_pause() -> None:
     walking = asyncio.create_task(bench.complete(an_envelope(ONE)))
     await until(lambda: len(bench.ledger.lines) == 2)
     bench.clock.ms += 500
-    wake(bench)
     completion, lines = await walking
     assert completion.answer is not None
     assert [line.kind for line in lines] == [AttemptKind.PRIMARY, AttemptKind.RETRY]
-
-
-def wake(bench: Bench) -> None:
-    """What the observer does several times a second, after something changed."""
-    bench.fleet["z"] = an_entry("z")
-    bench.executor.backends._last_seen = None
-    bench.executor.backends.tick(bench.clock.now_ms())
 
 
 # Money and time ----------------------------------------------------------------------------------------------------
@@ -321,15 +313,15 @@ async def test_many_waiting_plans_make_no_more_probes_than_were_leased() -> None
     walking = [asyncio.create_task(bench.complete(plan)) for plan in plans]
     await asyncio.sleep(0.02)
     bench.fleet["a"] = an_entry("a", Circuit.HALF_OPEN, probe_epoch=1, probe_leases={INSTANCE: 2})
-    bench.executor.backends.tick(bench.clock.now_ms())
+    bench.executor.backends.tick()
     await until(lambda: len(script.requests) == 2)
     release.set()
-    bench.executor.backends.tick(bench.clock.now_ms())
+    bench.executor.backends.tick()
     await until(lambda: sum(task.done() for task in walking) == 2)
     await asyncio.sleep(0.02)
     assert len(script.requests) == 2
     bench.fleet["a"] = an_entry("a")
-    bench.executor.backends.tick(bench.clock.now_ms())
+    bench.executor.backends.tick()
     kinds = [line.kind for _, lines in await asyncio.gather(*walking) for line in lines]
     assert kinds.count(AttemptKind.PROBE) == 2
     assert kinds.count(AttemptKind.PRIMARY) == 18

@@ -1,0 +1,137 @@
+"""What this replica alone knows of one backend, and whether a call may go there now. Pure: every time is passed in."""
+
+from dataclasses import dataclass, field
+from math import exp
+
+from schemas.config import Backend
+from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
+from schemas.ledger import FailureClass
+from services.executor.concurrency import Gradient
+from services.executor.decide import fraction_of
+from services.executor.quota import Quota
+from services.executor.retry_tokens import RetryTokens
+from shared.circuit import LocalTrip
+from shared.delta import Delta
+
+PACE_DECAY_MS = 10_000
+PACE_NEWCOMER_MS = 10.0
+PACE_MS_MAX = 2_000.0
+PACE_OF_FAILURE = 4
+"""A call that failed counts as this many times slower than usual: a backend that fails quickly must not look quick."""
+UNKNOWN_GATE_MS = 10_000
+"""How long a gate without an end holds here, until the fleet's entry says how long it really is."""
+
+
+@dataclass(slots=True)
+class Local:
+    """Mutable; one per backend. `pace_ms` is milliseconds per unit of answer (see `shared.delta.pace_ms`)."""
+
+    gradient: Gradient
+    quota: Quota = field(default_factory=Quota)
+    tokens: RetryTokens = field(default_factory=RetryTokens)
+    in_flight: int = 0
+    pace_ms: float = 0.0                # peak-EWMA; 0: never called from here
+    pace_at_ms: int = 0
+    trip: LocalTrip = field(default_factory=LocalTrip)
+    gate_until_ms: int = 0
+    probe_epoch: int = -1
+    probes_used: int = 0
+    delta: Delta = field(default_factory=Delta)
+    sequence: int = 0
+    present_at_ms: int = 0
+    entry: FleetEntry | None = None     # the one that the figures below were read from
+    p50_ms: int | None = None
+    p95_ms: int | None = None
+    pace_usual_ms: float = 0.0
+
+    def observe(self, pace_ms: float, now_ms: int) -> None:
+        """Peak-EWMA: a slow call counts at once and fades over seconds (Finagle's balancer)."""
+        known_ms = self._faded(now_ms)
+        if pace_ms >= known_ms:
+            self.pace_ms = min(pace_ms, PACE_MS_MAX)
+        else:
+            old = exp((self.pace_at_ms - now_ms) / PACE_DECAY_MS)
+            self.pace_ms = known_ms * old + pace_ms * (1 - old)
+        self.pace_at_ms = now_ms
+
+    def _faded(self, now_ms: int) -> float:
+        """What is above the fleet's figure fades by itself: one bad call must not keep a backend idle, and so unmeasured."""
+        usual_ms = self.pace_usual_ms or PACE_NEWCOMER_MS
+        if self.pace_ms <= usual_ms:
+            return self.pace_ms or usual_ms
+        return usual_ms + (self.pace_ms - usual_ms) * exp((self.pace_at_ms - now_ms) / PACE_DECAY_MS)
+
+    def failed(self, now_ms: int) -> None:
+        """Never from its own peak: failures in a row would compound, and it would get no traffic long after it is well."""
+        self.observe(PACE_OF_FAILURE * (self.pace_usual_ms or PACE_NEWCOMER_MS), now_ms)
+
+    def load(self, weight: float, now_ms: int) -> float:
+        return self._faded(now_ms) * (self.in_flight + 1) / weight
+
+    def read(self, backend: Backend, entry: FleetEntry | None) -> None:
+        """Take over the fleet's word: it replaces a local trip, sets limits, and gives the figures of a usual call."""
+        was_out = self.entry is not None and self.entry.circuit is not Circuit.CLOSED
+        self.entry = entry
+        limits = entry.limits if entry and entry.limits else RateLimits()
+        self.quota.set(backend.rpm or limits.rpm, backend.tpm or limits.tpm, max(entry.executors, 1) if entry else 1)
+        if entry is None:
+            return
+        self.trip = self.trip.follow(entry.circuit)
+        if was_out and entry.circuit is Circuit.CLOSED:
+            self.pace_ms = 0.0          # what it did before it was well again says nothing
+        windows = sorted(entry.windows, key=lambda window: window.seconds)
+        told = next((window for window in windows if window.p50_ms > 0), None)
+        self.p50_ms, self.p95_ms = (round(told.p50_ms), round(told.p95_ms)) if told else (None, None)
+        self.pace_usual_ms = next((window.pace_p50_ms for window in windows if window.pace_p50_ms > 0), 0.0)
+
+    # --- May a call go there now? --------------------------------------------------------------------------------
+
+    def passes(self, attempt_id: str, instance: str, now_ms: int, has_place: bool) -> bool:
+        """Whether the circuit lets this attempt through. A recovering backend takes its share of attempts, drawn from
+        their ids; one that was given a place has been counted in already."""
+        entry = self.entry
+        if self.trip.is_open(now_ms):
+            return False
+        if entry is None:
+            return True
+        if entry.circuit is Circuit.HALF_OPEN:
+            return self.probes_left(entry, instance) > 0
+        return entry.circuit is Circuit.CLOSED and (has_place or entry.share >= 1.0 or fraction_of(attempt_id) < entry.share)
+
+    def has_room(self) -> bool:
+        """A free place within the adaptive limit, which a recovering backend has only its share of."""
+        share = 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
+        return self.in_flight < max(1, int(self.gradient.limit * share))
+
+    def ready_at_ms(self, tokens: int, now_ms: int) -> int:
+        """Until when a gate or a rate limit forbids a call of so many tokens; `now_ms` or earlier: none does."""
+        told = self.entry.gate.until_ms if self.entry is not None and self.entry.gate is not None else 0
+        return max(self.gate_until_ms, told, self.quota.ready_at_ms(tokens, now_ms))
+
+    def probes_left(self, entry: FleetEntry, instance: str) -> int:
+        used = self.probes_used if self.probe_epoch == entry.probe_epoch else 0
+        return entry.probe_leases.get(instance, 0) - used
+
+    def use_probe(self) -> int:
+        """Use up a lease; returns its epoch."""
+        epoch = self.entry.probe_epoch if self.entry is not None else 0
+        if self.probe_epoch != epoch:
+            self.probe_epoch, self.probes_used = epoch, 0
+        self.probes_used += 1
+        return epoch
+
+    # --- Gates ---------------------------------------------------------------------------------------------------
+
+    def gated(self, reason: GateReason, wait_ms: int | None, now_ms: int) -> None:
+        """Nobody calls before the wait is over: here at once, elsewhere as soon as the fleet has heard."""
+        until_ms = 0 if wait_ms is None else now_ms + wait_ms
+        self.gate_until_ms = max(self.gate_until_ms, until_ms or now_ms + UNKNOWN_GATE_MS)
+        self.delta.gated(Gate(until_ms=until_ms, reason=reason))
+
+    def throttled(self, failure: FailureClass, now_ms: int) -> None:
+        """The backend said, or showed, that it has too much to do."""
+        if failure in _TOO_MUCH:
+            self.gradient.dropped(now_ms)
+
+
+_TOO_MUCH = frozenset({FailureClass.RATE_LIMITED, FailureClass.OVERLOADED, FailureClass.TIMEOUT, FailureClass.STALLED})

@@ -1,0 +1,106 @@
+"""Where plans wait for a backend that has no place for them now: in order, by lane, and each until its own time.
+
+A place that is handed out is counted as in flight at once, so nobody can take it between the offer and the call.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from schemas.messages import Lane
+from services.executor.lanes import Ticket, Turnstile
+
+PUMP_S = 0.02
+"""How soon is found what came by time alone: a gate that opened, a rate limit that recovered, a wait that is over."""
+
+_Given = asyncio.Future[str | None]
+
+
+class WaitingRoom:
+    """`has_place(backend)` says whether it could take a call now; `reserve` counts one in, `release` out again."""
+
+    def __init__(
+        self,
+        has_place: Callable[[str], bool],
+        reserve: Callable[[str], None],
+        release: Callable[[str], None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._has_place = has_place
+        self._reserve = reserve
+        self._release = release
+        self._now_ms = now_ms
+        self._turnstile = Turnstile()
+        self._waiting: dict[Ticket, _Given] = {}
+        self._ends: list[tuple[int, int, Ticket]] = []
+        self._number = count()
+        self._pump: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def is_wanted(self, backend: str) -> bool:
+        """Whether anybody waits for it already: a newcomer must not pass them by."""
+        return bool(self._waiting) and self._turnstile.is_wanted(backend)
+
+    def waiting(self, lane: Lane) -> int:
+        return self._turnstile.waiting(lane)
+
+    async def place(self, backends: Sequence[str], lane: Lane, until_ms: int, order: int) -> str | None:
+        """A backend with a place, counted in; None when the time is over or something changed: then ask again.
+
+        `order` is the plan's place in its lane: when it was accepted, in milliseconds. Without backends it is a pause.
+        """
+        ticket = self._turnstile.enter(lane, backends, order, self._now_ms())
+        future: _Given = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = future
+        heapq.heappush(self._ends, (until_ms, next(self._number), ticket))
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._pumping())
+        for backend in backends:
+            self.offer(backend)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and (unused := future.result()) is not None:
+                self._release(unused)
+            raise
+        finally:
+            self._leave(ticket)
+
+    def offer(self, backend: str) -> None:
+        """Hand out what places the backend has."""
+        while self._waiting and self._has_place(backend):
+            ticket = self._turnstile.offer(backend, self._now_ms())
+            if ticket is None:
+                return
+            future = self._waiting.pop(ticket)
+            if not future.done():
+                self._reserve(backend)
+                future.set_result(backend)
+
+    def wake_all(self) -> None:
+        """The catalogue changed: everybody asks again what may be called at all."""
+        for ticket in list(self._waiting):
+            self._wake(ticket)
+
+    def _wake(self, ticket: Ticket) -> None:
+        future = self._waiting.get(ticket)
+        self._leave(ticket)
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def _leave(self, ticket: Ticket) -> None:
+        if self._waiting.pop(ticket, None) is not None:
+            self._turnstile.leave(ticket)
+
+    async def _pumping(self) -> None:
+        while self._waiting:
+            now_ms = self._now_ms()
+            while self._ends and self._ends[0][0] <= now_ms:
+                self._wake(heapq.heappop(self._ends)[2])
+            for backend in self._turnstile.wanted():
+                self.offer(backend)
+            await asyncio.sleep(PUMP_S)
+        self._ends.clear()

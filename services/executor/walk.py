@@ -1,0 +1,290 @@
+"""Walks one plan to its completion: asks `decide.py` for the next step, performs it, writes it down, and asks again.
+
+Every call is in the ledger before it is made. Nothing here judges an answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from schemas.envelope import Envelope
+from schemas.ledger import Attempt, AttemptKind, FailureClass
+from schemas.messages import Answer, Failure, Lane, Plan
+from schemas.topology import ATTEMPTS
+from services.executor import books
+from services.executor.backends import Backends
+from services.executor.decide import Call, Finish, Limits, Wait, hedge_step, next_step
+from services.executor.provider import Provider
+from services.executor.reply import Reply
+from services.executor.takeover import Takeover
+from services.executor.terms import Terms
+from shared import ids
+from shared.catalogue import Catalogue
+from shared.clock import Clock
+from shared.errors import FrozenError
+from shared.handler import Context
+from shared.outcome import Emit, Out
+from shared.prices import prices_at
+
+STREAM_TOKENS_MIN = 512
+"""Expected output from which a call is streamed, so that silence is noticed: some 5 to 10 s of most models. Reading a
+stream costs several times the CPU of a plain answer, and a short call fails early enough without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every walk of this replica uses."""
+
+    backends: Backends
+    provider: Provider
+    takeover: Takeover
+    catalogue: Callable[[], Catalogue]
+    clock: Clock
+    draw: Callable[[], float]
+    instance: str
+
+
+@dataclass(slots=True)
+class Made:
+    """A call that is over: its closing line, not yet written, and what came."""
+
+    line: Attempt
+    reply: Reply
+
+
+class Walk:
+    """One plan on its way. `attempts` are those of earlier owners, all closed."""
+
+    def __init__(self, tools: Tools, envelope: Envelope[Plan], context: Context, attempts: list[Attempt]) -> None:
+        self._tools = tools
+        self._envelope = envelope
+        self._plan = envelope.payload
+        self._context = context
+        self._attempts = attempts
+        self._policy = tools.catalogue().policy_of(envelope.tenant)
+        self._unsent: list[Attempt] = []
+        self._running: list[Attempt] = []          # started lines of calls on their way
+        self._abandoned: set[str] = set()          # attempts given up for a faster one
+        self._place: str | None = None             # a backend that has counted this plan in
+        self._has_queued = False
+        self._said = ""
+
+    async def run(self) -> Emit:
+        """To the completion. Raises BrokerUnavailableError, FrozenError, and whatever ends the session."""
+        try:
+            return await self._steps()
+        finally:
+            self._give_place_back()
+
+    async def _steps(self) -> Emit:
+        while True:
+            now_ms = self._tools.clock.now_ms()
+            attempt_id = self._next_id()
+            options = self._tools.backends.options(self._plan, attempt_id, now_ms, self._place, self._policy.region)
+            step = next_step(self._plan, self._attempts, options, self._limits(now_ms), self._tools.draw)
+            if isinstance(step, Finish):
+                return self._finish(failure=self._in_full(step.failure))
+            if self._unsent:
+                await self._write_closed()
+                continue   # ask again: what was usable may no longer be
+            if isinstance(step, Wait):
+                await self._wait(step)
+                continue
+            made = await self._call(step, attempt_id)
+            self._unsent = [each.line for each in made]
+            self._attempts += self._unsent
+            last = made[-1]
+            self._said = last.reply.said
+            if last.reply.answer is not None:
+                return self._finish(last.reply.answer, last.line)
+
+    # --- Waiting -------------------------------------------------------------------------------------------------
+
+    async def _wait(self, step: Wait) -> None:
+        """Parked: the record takes no place of one that can go on."""
+        self._give_place_back()
+        with self._context.parked():
+            lane = Lane(self._envelope.lane)
+            self._place = await self._tools.backends.room.place(
+                step.backends, lane, step.until_ms, self._envelope.accepted_ms
+            )
+        self._has_queued = self._has_queued or bool(step.backends)
+
+    def _give_place_back(self) -> None:
+        if self._place is not None:
+            place, self._place = self._place, None
+            self._tools.backends.release(place)
+
+    def _limits(self, now_ms: int, running_too: bool = False) -> Limits:
+        envelope = self._envelope
+        attempts = [*self._attempts, *self._running] if running_too else self._attempts
+        chat = self._plan.task.chat
+        return Limits(
+            now_ms,
+            envelope.deadline_ms,
+            envelope.budget_microusd,
+            books.spent_microusd(envelope, attempts),
+            may_overflow=envelope.lane == Lane.INTERACTIVE,
+            has_queued=self._has_queued,
+            session=(chat.session or "") if chat is not None else "",
+        )
+
+    # --- Calling -------------------------------------------------------------------------------------------------
+
+    async def _call(self, call: Call, attempt_id: str) -> list[Made]:
+        """One call, or one and its hedge: what came of each, the one that answered last."""
+        hedging = self._tools.backends.hedging
+        streamed = self._is_streamed(call)
+        features = self._plan.task.features
+        is_primary = call.kind in (AttemptKind.PRIMARY, AttemptKind.ESCALATION)
+        after_ms = hedging.after_ms(call.candidate.model, features, streamed) if is_primary and self._may_hedge() else None
+        began_s = self._tools.clock.monotonic_s()
+        if after_ms is None or after_ms >= call.timeout_ms:
+            made = [await self._made(call, attempt_id, streamed)]
+        else:
+            made = await self._hedged(call, attempt_id, streamed, after_ms)
+        if is_primary:
+            hedging.primary()
+            if made[-1].reply.failure is None:
+                first_ms = made[0].reply.first_token_ms if made[0].reply.failure is None else None
+                waited_ms = first_ms if streamed and first_ms is not None else (self._tools.clock.monotonic_s() - began_s) * 1000
+                hedging.observe(call.candidate.model, features, streamed, waited_ms)
+        return made
+
+    def _may_hedge(self) -> bool:
+        return self._policy.hedge and self._envelope.lane == Lane.INTERACTIVE
+
+    async def _hedged(self, call: Call, attempt_id: str, streamed: bool, after_ms: float) -> list[Made]:
+        """The call, and a second one elsewhere once it takes unusually long. The first answer wins; the other is cut."""
+        begun = asyncio.Event()
+        calls = [asyncio.create_task(self._made(call, attempt_id, streamed, begun.set))]
+        try:
+            await asyncio.wait(calls, timeout=after_ms / 1000)
+            if not calls[0].done() and not begun.is_set():
+                hedge = self._hedge(call)
+                if hedge is not None:
+                    calls.append(asyncio.create_task(self._made(hedge, self._next_id(1), self._is_streamed(hedge))))
+            pending = set(calls)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.result().reply.answer is not None for task in done):
+                    self._abandon(pending)
+        finally:
+            for task in calls:
+                task.cancel()
+        return sorted((task.result() for task in calls), key=lambda made: made.reply.answer is not None)
+
+    def _hedge(self, running: Call) -> Call | None:
+        tools, now_ms = self._tools, self._tools.clock.now_ms()
+        if not tools.backends.hedging.may_hedge():
+            return None
+        options = tools.backends.options(self._plan, self._next_id(1), now_ms, region=self._policy.region)
+        hedge = hedge_step(self._plan, self._attempts, running, options, self._limits(now_ms, running_too=True), tools.draw)
+        if hedge is not None:
+            tools.backends.hedging.hedged()
+        return hedge
+
+    def _abandon(self, tasks: "set[asyncio.Task[Made]]") -> None:
+        for line in self._running:
+            self._abandoned.add(line.attempt_id)
+        for task in tasks:
+            task.cancel()
+
+    async def _made(
+        self, call: Call, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None = None
+    ) -> Made:
+        """One call: on the books, made, learned from. Its closing line is not yet written."""
+        tools, context, clock = self._tools, self._context, self._tools.clock
+        has_place, self._place = self._place == call.backend, None if self._place == call.backend else self._place
+        begun = tools.backends.begin(call, self._plan, has_place)
+        is_sent, began_s = False, clock.monotonic_s()
+        try:
+            context.check_alive()
+            prices = prices_at(begun.backend, begun.began_ms)
+            line = books.started(call, attempt_id, self._envelope, begun.backend, prices, tools.instance, begun.began_ms)
+            self._running.append(line)
+            tools.takeover.note(context.record.partition, line)
+            await context.ledger.write(Out(ATTEMPTS, line, self._envelope.key), context.trace)
+            await self._still_alive(line)
+            is_sent, began_s = True, clock.monotonic_s()
+            reply = await self._reply(call, attempt_id, streamed, on_first_token)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if attempt_id not in self._abandoned or me is None:
+                raise
+            me.uncancel()
+            reply = Reply(failure=FailureClass.CANCELLED, sent=is_sent, streamed=streamed)
+        finally:
+            tools.backends.release(call.backend)
+        latency_ms = (clock.monotonic_s() - began_s) * 1000
+        closed = books.finished(line, reply, prices, clock.now_ms())
+        self._running.remove(line)
+        tools.takeover.note(context.record.partition, closed)
+        if reply.failure is not FailureClass.CANCELLED:
+            counts = books.counts_for_circuit(reply, call)
+            tools.backends.record(begun, latency_ms, reply, counts, closed.cost_microusd)
+        return Made(closed, reply)
+
+    async def _still_alive(self, line: Attempt) -> None:
+        """The new owner may have read the ledger before this line came: then nobody but us would ever close it."""
+        try:
+            self._context.check_alive()
+        except FrozenError:
+            never_sent = Reply(failure=FailureClass.CANCELLED, sent=False)
+            backend = self._tools.catalogue().backends[line.backend]
+            closed = books.finished(line, never_sent, backend.prices, self._tools.clock.now_ms())
+            await self._context.ledger.write(Out(ATTEMPTS, closed, self._envelope.key), self._context.trace)
+            raise
+
+    async def _reply(
+        self, call: Call, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None
+    ) -> Reply:
+        """What the provider answers; `cancelled` where the caller waits no more."""
+        task, catalogue = self._plan.task, self._tools.catalogue()
+        backend = catalogue.backends.get(call.backend)
+        left_ms = self._envelope.deadline_ms - self._tools.clock.now_ms()
+        if task.chat is None or backend is None or left_ms <= 0:
+            return Reply(failure=FailureClass.CANCELLED, sent=False)   # the ledger took longer than the caller waits
+        allowed = [catalogue.models[backend.model].output_tokens_max]
+        allowed += [task.chat.max_tokens] if task.chat.max_tokens is not None else []
+        allowed += [task.features.tokens_out_max] if task.features is not None else []
+        terms = Terms(
+            attempt_id, min(allowed), min(call.timeout_ms, left_ms), streamed, backend.first_token_ms, backend.stall_ms,
+            on_first_token,
+        )
+        return await self._tools.provider.call(call.backend, backend, task.chat, terms)
+
+    def _is_streamed(self, call: Call) -> bool:
+        catalogue, features = self._tools.catalogue(), self._plan.task.features
+        backend = catalogue.backends[call.backend]
+        if backend.stream != "auto":
+            return backend.stream == "always"
+        return (
+            features is not None and features.tokens_out >= STREAM_TOKENS_MIN
+            and "streaming" in catalogue.models[backend.model].capabilities
+        )
+
+    def _next_id(self, after: int = 0) -> str:
+        return ids.attempt_id(self._envelope.id, len(self._attempts) + after, self._tools.instance)
+
+    # --- The books -----------------------------------------------------------------------------------------------
+
+    async def _write_closed(self) -> None:
+        for line in self._unsent:
+            await self._context.ledger.send(Out(ATTEMPTS, line, self._envelope.key), self._context.trace)
+        self._unsent.clear()
+
+    def _in_full(self, failure: Failure) -> Failure:
+        """With the provider's own reason, for the caller: it says what to change about the request."""
+        if not self._said:
+            return failure
+        return failure.model_copy(update={"message": f"{failure.message}; the provider says: {self._said}"})
+
+    def _finish(self, answer: Answer | None = None, line: Attempt | None = None, failure: Failure | None = None) -> Emit:
+        """The last closing lines and the completion, in one outcome."""
+        if answer is not None and line is not None:
+            answer = answer.model_copy(update={"model": line.model, "backend": line.backend})
+        completion = books.completion(self._envelope, self._attempts, answer, failure)
+        self._tools.takeover.complete(self._context.record.partition, self._envelope.id, self._tools.clock.now_ms())
+        lines: Sequence[Out] = [Out(ATTEMPTS, line, self._envelope.key) for line in self._unsent]
+        return Emit((*lines, completion))
