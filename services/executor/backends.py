@@ -18,7 +18,7 @@ from services.executor.decide import Call, Option
 from services.executor.hedging import Hedging
 from services.executor.local import Local
 from services.executor.reply import Reply
-from services.executor.retry_tokens import RetryTokens
+from services.executor.retry_tokens import Retry, RetryTokens
 from services.executor.waiting import WaitingRoom
 from shared.catalogue import Catalogue
 from shared.circuit import CircuitRules
@@ -42,6 +42,7 @@ class Begun:
     began_ms: int
     tokens: int
     in_flight: int
+    retry: Retry
     probe_epoch: int = 0
 
 
@@ -126,6 +127,10 @@ class Backends:
         local, now_ms = self._current(name, backend), self._clock.now_ms()
         return local.has_room() and local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
 
+    def may_hedge(self) -> bool:
+        """Whether second calls on suspicion are affordable now: within their own budget, and while little fails."""
+        return self.hedging.may_hedge() and self._tokens.may_hedge()
+
     def reserve(self, name: str) -> None:
         self.local(name).in_flight += 1
 
@@ -135,19 +140,23 @@ class Backends:
         local.in_flight -= 1
         self.room.offer(name)
 
-    def begin(self, call: Call, plan: Plan, has_place: bool) -> Begun:
-        """Count a decided call as in flight; limits and a probe's lease are charged before anything is awaited."""
+    def begin(self, call: Call, plan: Plan, has_place: bool, after: FailureClass | None = None) -> Begun:
+        """Count a decided call as in flight; limits and a probe's lease are charged before anything is awaited.
+
+        `after`: how the plan's last call failed.
+        """
         now_ms, backend = self._clock.now_ms(), self._catalogue().backends[call.backend]
         local = self._current(call.backend, backend)
         if not has_place:
             local.in_flight += 1
-        begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight)
+        retry = Retry.THROTTLED if after is FailureClass.RATE_LIMITED else Retry.TRANSIENT
+        begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight, retry)
         local.quota.take(begun.tokens, now_ms)
         if call.kind is AttemptKind.PROBE:
             begun.probe_epoch = local.use_probe()
         elif call.kind is AttemptKind.RETRY:
-            local.tokens.spend()
-            self._tokens.spend()
+            local.tokens.spend(retry)
+            self._tokens.spend(retry)
         elif call.kind is AttemptKind.HEDGE:
             local.delta.hedged()
         return begun
@@ -182,8 +191,8 @@ class Backends:
         local.observe(pace, now_ms)
         local.gradient.observe(pace, begun.in_flight, now_ms)
         is_retry = begun.call.kind is AttemptKind.RETRY
-        local.tokens.refund(is_retry)
-        self._tokens.refund(is_retry)
+        local.tokens.refund(is_retry, begun.retry)
+        self._tokens.refund(is_retry, begun.retry)
         local.trip = local.trip.record(False, now_ms, CIRCUIT_RULES)
 
     def _failed(self, begun: Begun, local: Local, reply: Reply, counts: bool, now_ms: int) -> None:

@@ -49,6 +49,8 @@ class Gradient:
         self._quiet_until_ms = 0        # drops before it are of the same burst
         self._dips = True               # the first calls are a dip: nothing is known yet
         self._dip_at_ms = 0
+        self._calm = 1
+        self._low_need = CALM_MIN
         self._stay_below(int(self._limit) // 2)
 
     @property

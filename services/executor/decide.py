@@ -78,7 +78,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing may be called now: wait until one of `backends` has a place, at the latest until `until_ms`; then ask again."""
+    """Nothing may be called now: wait until one of `backends` has a place, at the latest until `until_ms`; then ask again.
+
+    After it even a usual call would end too late, or a pause before a retry is over.
+    """
 
     backends: tuple[str, ...]
     until_ms: int
@@ -250,7 +253,7 @@ def _first_possible(
     draw: Callable[[], float],
 ) -> Step:
     waiting: dict[str, None] = {}
-    wait_until_ms = limits.deadline_ms
+    wait_until_ms, latest_ms = limits.deadline_ms, 0
     late = over_budget = 0
     for opening in openings:
         if opening.options and not limits.affords(opening.candidate.cost_max_microusd):
@@ -268,6 +271,7 @@ def _first_possible(
                 ready.append(option)
             else:
                 waiting[option.backend] = None
+                latest_ms = max(latest_ms, limits.deadline_ms - _usual_ms(option, limits, is_slow=True))
                 is_crowded = is_crowded or option.full
         if ready:
             chosen = choose(ready, limits.session, draw)
@@ -276,7 +280,7 @@ def _first_possible(
         if is_crowded and not limits.may_overflow:
             break
     if waiting:
-        return Wait(tuple(filter(None, waiting)), wait_until_ms)
+        return Wait(tuple(filter(None, waiting)), min(wait_until_ms, latest_ms or wait_until_ms))
     return _nothing_possible(failed, late, over_budget)
 
 
@@ -288,8 +292,12 @@ def _is_ready(option: Option, limits: Limits) -> bool:
 
 
 def _has_time(option: Option, at_ms: int, limits: Limits) -> bool:
-    usual_ms = option.p95_ms if limits.has_queued and option.p95_ms is not None else option.p50_ms
-    return limits.deadline_ms - at_ms >= (limits.p50_unknown_ms if usual_ms is None else usual_ms)
+    return limits.deadline_ms - at_ms >= _usual_ms(option, limits, limits.has_queued)
+
+
+def _usual_ms(option: Option, limits: Limits, is_slow: bool) -> int:
+    usual_ms = option.p95_ms if is_slow and option.p95_ms is not None else option.p50_ms
+    return limits.p50_unknown_ms if usual_ms is None else usual_ms
 
 
 def choose(ready: Sequence[Option], session: str, draw: Callable[[], float]) -> Option:

@@ -1,4 +1,4 @@
-"""What may be spent on second calls: tokens for retries, a share of the primaries for hedges, and when a hedge is worth it.
+"""What may be spent on second calls: tokens for retries, a share of the primaries for hedges, and what is unusually slow.
 
 Pure: no clock and no randomness. Retries must never multiply the load of a backend that is down; a failover to another
 backend is free, for there the circuit stops the traffic, and a long outage of one provider must not use up everybody's way out.
@@ -100,15 +100,3 @@ class Quantile:
             self.value = max(self.value, x)
             return
         self.value *= exp(self._step * (self._p - (x < self.value)))
-
-
-def hedge_after_ms(quantile: float, expected_units: float, first_token_p95_ms: float = 0.0) -> int | None:
-    """When a call that has not answered is made a second time; None while nobody knows what is usual.
-
-    `quantile` is that of milliseconds per unit at which hedges fit their budget, `expected_units` what this call is long.
-    Never before the fleet's p95 of the first token, where it is known (Dean and Barroso, The Tail at Scale, 2013: hedge
-    after the 95th percentile; the budget here is smaller, so the quantile is higher).
-    """
-    if quantile <= 0:
-        return None
-    return round(max(quantile * expected_units, first_token_p95_ms))

@@ -4,9 +4,7 @@ A place that is handed out is counted as in flight at once, so nobody can take i
 """
 
 import asyncio
-import heapq
 from collections.abc import Callable, Sequence
-from itertools import count
 
 from schemas.messages import Lane
 from services.executor.lanes import Ticket, Turnstile
@@ -33,8 +31,6 @@ class WaitingRoom:
         self._now_ms = now_ms
         self._turnstile = Turnstile()
         self._waiting: dict[Ticket, _Given] = {}
-        self._ends: list[tuple[int, int, Ticket]] = []
-        self._number = count()
         self._pump: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -52,10 +48,9 @@ class WaitingRoom:
 
         `order` is the plan's place in its lane: when it was accepted, in milliseconds. Without backends it is a pause.
         """
-        ticket = self._turnstile.enter(lane, backends, order, self._now_ms())
+        ticket = self._turnstile.enter(lane, backends, order, until_ms, self._now_ms())
         future: _Given = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
-        heapq.heappush(self._ends, (until_ms, next(self._number), ticket))
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._pumping())
         for backend in backends:
@@ -97,10 +92,8 @@ class WaitingRoom:
 
     async def _pumping(self) -> None:
         while self._waiting:
-            now_ms = self._now_ms()
-            while self._ends and self._ends[0][0] <= now_ms:
-                self._wake(heapq.heappop(self._ends)[2])
+            for ticket in self._turnstile.expired(self._now_ms()):
+                self._wake(ticket)
             for backend in self._turnstile.wanted():
                 self.offer(backend)
             await asyncio.sleep(PUMP_S)
-        self._ends.clear()

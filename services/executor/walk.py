@@ -176,7 +176,7 @@ class Walk:
 
     def _hedge(self, running: Call) -> Call | None:
         tools, now_ms = self._tools, self._tools.clock.now_ms()
-        if not tools.backends.hedging.may_hedge():
+        if not tools.backends.may_hedge():
             return None
         options = tools.backends.options(self._plan, self._next_id(1), now_ms, region=self._policy.region)
         hedge = hedge_step(self._plan, self._attempts, running, options, self._limits(now_ms, running_too=True), tools.draw)
@@ -196,7 +196,8 @@ class Walk:
         """One call: on the books, made, learned from. Its closing line is not yet written."""
         tools, context, clock = self._tools, self._context, self._tools.clock
         has_place, self._place = self._place == call.backend, None if self._place == call.backend else self._place
-        begun = tools.backends.begin(call, self._plan, has_place)
+        after = self._attempts[-1].failure if self._attempts else None
+        begun = tools.backends.begin(call, self._plan, has_place, after)
         is_sent, began_s = False, clock.monotonic_s()
         try:
             context.check_alive()
