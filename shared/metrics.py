@@ -21,6 +21,9 @@ SESSIONS = Counter("baton_sessions_total", "Sessions begun with the broker; more
 REBALANCES = Counter("baton_rebalances_total", "Assignments received from the group.", ["stage"])
 PAUSED_PARTITIONS = Gauge("baton_paused_partitions", "Partitions not read because of back-pressure.", ["stage"])
 
+PLANS_WAITING = Gauge("baton_plans_waiting", "Plans of this executor that wait for a backend with a place.", ["lane"])
+BACKEND_PLACES = Gauge("baton_backend_places", "Calls that may be on their way: the adaptive limit.", ["backend"])
+BACKEND_IN_FLIGHT = Gauge("baton_backend_in_flight", "Calls on their way from this executor.", ["backend"])
 BACKEND_CIRCUIT = Gauge("baton_backend_circuit", "State of a backend's circuit: 0 closed, 0.5 half-open, 1 open.", ["backend"])
 BACKEND_SHARE = Gauge("baton_backend_share", "Part of its traffic that a backend may take now.", ["backend"])
 BACKEND_GATED_UNTIL = Gauge(

@@ -230,6 +230,10 @@ class Backends:
             self._version = version
             self.room.wake_all()
 
+    def places(self) -> list[tuple[str, int, int]]:
+        """Of each backend called from here: its name, how many calls may be on their way now, how many are."""
+        return [(name, local.gradient.limit, local.in_flight) for name, local in self._locals.items()]
+
     def take(self) -> list[Observation]:
         """What is to be reported now: deltas, and signs of life where the fleet shares something out."""
         taken, now_ms = [], self._clock.now_ms()

@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 import logging
 
+from schemas.messages import Lane
 from schemas.topology import OBSERVATIONS, stage_named
 from services.executor.backends import Backends
-from services.executor.decide import (
-    STAGE,
-)
+from services.executor.decide import STAGE
+from shared import metrics
 from shared.broker import Broker, Producer
 from shared.errors import BrokerUnavailableError
 from shared.outcome import Out
@@ -56,7 +56,15 @@ class Observer:
                 await asyncio.wait_for(urgent.wait(), self._interval_ms / 1000)
             urgent.clear()
             self._backends.tick()
+            self._measure()
             await self.report()
+
+    def _measure(self) -> None:
+        for lane in Lane:
+            metrics.PLANS_WAITING.labels(lane=lane).set(self._backends.room.waiting(lane))
+        for name, places, in_flight in self._backends.places():
+            metrics.BACKEND_PLACES.labels(backend=name).set(places)
+            metrics.BACKEND_IN_FLIGHT.labels(backend=name).set(in_flight)
 
     async def report(self) -> None:
         """Send what was gathered since the last time."""
