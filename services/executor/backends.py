@@ -18,7 +18,7 @@ from services.executor.decide import Call, Option
 from services.executor.hedging import Hedging
 from services.executor.local import Local
 from services.executor.reply import Reply
-from services.executor.retry_tokens import Retry, RetryTokens
+from services.executor.retry_tokens import TOKENS_MAX, Retry, RetryTokens
 from services.executor.waiting import WaitingRoom
 from shared.catalogue import Catalogue
 from shared.circuit import CircuitRules
@@ -63,7 +63,7 @@ class Backends:
         self._clock = clock
         self._is_callable = is_callable
         self._locals: dict[str, Local] = {}
-        self._tokens = RetryTokens()          # of all backends together
+        self._tokens = RetryTokens(2 * TOKENS_MAX)   # of all backends together: one that is bad must not use up all
         self._version = -1
         self.hedging = Hedging()
         self.room = WaitingRoom(self._has_place, self.reserve, self.release, clock.now_ms)
@@ -99,7 +99,7 @@ class Backends:
                     context_tokens=catalogue.models[backend.model].context_tokens,
                     probe=entry is not None and entry.circuit is Circuit.HALF_OPEN,
                     full=not is_mine and (place is not None or not local.has_room() or self.room.is_wanted(name)),
-                    ready_at_ms=local.ready_at_ms(tokens, now_ms),
+                    ready_at_ms=local.ready_at_ms(1 if is_mine else tokens, now_ms),
                     retryable=local.tokens.may_retry() and self._tokens.may_retry(),
                     is_near=not region or backend.region == region,
                 )

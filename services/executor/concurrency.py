@@ -86,6 +86,8 @@ class Gradient:
         self._quiet_until_ms = now_ms + int(self._round_trip_ms)
         self._high.clear()
         self._set(self._limit * DROP_FACTOR)
+        if self._dips:
+            self._calm = max(1, int(self._calm * DROP_FACTOR))
 
     def _judge(self, in_flight: int, now_ms: int) -> None:
         """A window of calls under load is complete."""

@@ -70,6 +70,7 @@ class Local:
 
     def read(self, backend: Backend, entry: FleetEntry | None) -> None:
         """Take over the fleet's word: it replaces a local trip, sets limits, and gives the figures of a usual call."""
+        self.gradient.set_max(backend.concurrency_max)
         was_out = self.entry is not None and self.entry.circuit is not Circuit.CLOSED
         self.entry = entry
         limits = entry.limits if entry and entry.limits else RateLimits()
