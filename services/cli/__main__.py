@@ -1,6 +1,7 @@
 """The `baton` command. Each subcommand is imported when it is used, so that `baton --help` is quick."""
 
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -11,6 +12,7 @@ COMMANDS = {
     "tail": ("services.cli.tail", "Follow a topic, one readable line per record."),
     "trace": ("services.cli.trace", "Everything the log holds of one request, in the order of time."),
     "apply": ("services.cli.apply", "Check FILE (default: baton.yaml) and put it into force, without a restart of anything."),
+    "import": ("services.cli.importers.command", "Turn another tool's models and prices into a baton.yaml, on stdout."),
     "topics": ("services.cli.topics", "Create or list Baton's topics."),
     "broker": ("services.cli.broker", "A real Apache Kafka on this machine, in the background; Python is all it needs."),
 }
@@ -26,7 +28,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(module), cmd_name)
+        command = getattr(import_module(module), f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         assert isinstance(command, click.Command)
         return command
 

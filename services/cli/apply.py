@@ -14,7 +14,7 @@ import click
 from schemas.config import ConfigFile, ConfigRecord, Strict
 from schemas.topology import CONFIG, topic_spec
 from services.cli.address import known_environment, known_settings
-from services.cli.config_file import load, offered
+from services.cli.config_file import SECRET_FIELDS, load, offered
 from shared.broker import Broker, Output
 from shared.catalogue import VERSION_KEY
 from shared.clock import SystemClock
@@ -26,7 +26,6 @@ from shared.service import kafka_options
 POLL_MS = 200
 RETRY_S = 1.0
 WAIT_S = 60
-_UNSHOWN = frozenset({"key", "keys", "base_url"})
 
 Spec = Mapping[str, Any]
 
@@ -117,10 +116,8 @@ def _difference(old: Spec | None, new: Spec) -> str:
         return "cannot be read, written anew"
     before, after = dict(_flat(old)), dict(_flat(new))
     names = [name for name in before | after if before.get(name) != after.get(name)]
-    return ", ".join(
-        name if name in _UNSHOWN else f"{name} {before.get(name, 'default')} -> {after.get(name, 'default')}"
-        for name in names
-    )
+    shown = {name: f"{name} {before.get(name, 'default')} -> {after.get(name, 'default')}" for name in names}
+    return ", ".join(name if SECRET_FIELDS.intersection(name.split(".")) else shown[name] for name in names)
 
 
 def _flat(spec: Spec, prefix: str = "") -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Strict, Tenant
+from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Quirks, Strict, Tenant, Tier
 from shared.config import unresolved
 from shared.errors import ConfigError
 
@@ -22,13 +22,19 @@ Location = tuple[str | int, ...]
 """Where a value stands: ("backends", "alpha-nano", "prices", "input")."""
 
 _SECTIONS: Mapping[str, type[Strict]] = {"models": Model, "backends": Backend, "tenants": Tenant, "policies": Policy}
-_SECRET_FIELDS = frozenset({"key", "keys", "base_url"})  # a URL may hold a password
+_NESTED: Mapping[str, type[Strict]] = {"prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks}
+SECRET_FIELDS = frozenset({"key", "keys", "base_url", "headers", "query"})
+"""What stands in them is never shown: a URL may hold a password, a header a key."""
 _SHOWN_CHARS_MAX = 40
 _MERGE = "tag:yaml.org,2002:merge"
 _HINTS = {
     "input": "give USD per million tokens",
     "output": "give USD per million tokens",
     "cached_input": "give USD per million tokens",
+    "cache_write": "give USD per million tokens",
+    "reasoning": "give USD per million tokens",
+    "above_tokens": "give the input tokens above which the tier holds",
+    "effective_from": "give the first day, UTC, as YYYY-MM-DD",
     "prices": "give input and output in USD per million tokens",
     "base_url": "give http(s)://host/v1 or env:NAME",
     "key": "give a reference, env:NAME or file:/path",
@@ -254,7 +260,7 @@ def _problem(error: Mapping[str, Any]) -> _Problem:
 
 def _found(location: Location, value: Any) -> str:
     """What stands there, where it can be no secret and is short."""
-    secret = any(part in _SECRET_FIELDS for part in location)
+    secret = any(part in SECRET_FIELDS for part in location)
     if secret or isinstance(value, (dict, list)) or len(str(value)) > _SHOWN_CHARS_MAX:
         return ""
     return " (found nothing)" if value is None else f' (found "{value}")'
@@ -263,7 +269,7 @@ def _found(location: Location, value: Any) -> str:
 def _hint(location: Location) -> str:
     """The fix for a field: what to give. Nothing where the location is no field of ours."""
     names = [part for part in location if isinstance(part, str)]
-    known = _class_at(location[: len(names) - 1]).model_fields.get(names[-1]) if names else None
+    known = _class_at(tuple(names[:-1])).model_fields.get(names[-1]) if names else None
     return (_HINTS.get(names[-1]) or known.description or f"give {names[-1]}") if known else ""
 
 
@@ -271,7 +277,8 @@ def _class_at(location: Location) -> type[Strict]:
     """The class whose fields may stand at a location."""
     if len(location) < 2:
         return ConfigFile
-    return Prices if location[2:3] == ("prices",) else _SECTIONS.get(str(location[0]), ConfigFile)
+    nested = [_NESTED[part] for part in location[2:] if isinstance(part, str) and part in _NESTED]
+    return nested[-1] if nested else _SECTIONS.get(str(location[0]), ConfigFile)
 
 
 def _known_fields(location: Location) -> str:
@@ -288,16 +295,24 @@ def _reference_problems(data: Any) -> list[_Problem]:
     """Names that nothing defines. ConfigFile checks them too, but only once every field is right, and without lines."""
     models, policies = _names(data, "models"), _names(data, "policies", {"default": {}})
     problems = []
+    for name, model in _objects(data, "models"):
+        for chain in ("on_context_length", "on_content_filtered"):
+            problems += _undefined_each(("models", name, chain), model.get(chain), models)
     for name, backend in _objects(data, "backends"):
         problems += _undefined(("backends", name, "model"), backend.get("model"), "model", models)
     for name, tenant in _objects(data, "tenants"):
         problems += _undefined(("tenants", name, "policy"), tenant.get("policy"), "policy", policies)
-        listed = tenant.get("models")
-        for number, model in enumerate(listed if isinstance(listed, list) else ()):
-            problems += _undefined(("tenants", name, "models", number), model, "model", models)
+        problems += _undefined_each(("tenants", name, "models"), tenant.get("models"), models)
     if policies is not None and "default" not in policies:
         problems.append(_Problem(("policies",), "policies.default: missing; every tenant falls back to it"))
     return problems
+
+
+def _undefined_each(location: Location, listed: Any, models: list[str] | None) -> list[_Problem]:
+    names = listed if isinstance(listed, list) else ()
+    return [
+        problem for number, name in enumerate(names) for problem in _undefined((*location, number), name, "model", models)
+    ]
 
 
 def _undefined(location: Location, name: Any, kind: str, known: list[str] | None) -> list[_Problem]:

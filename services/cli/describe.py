@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from schemas.config import ConfigRecord
 from schemas.envelope import DeadHeader, Envelope, Header
-from schemas.fleet import FleetEntry, Observation
-from schemas.ledger import Attempt, AttemptPhase
+from schemas.fleet import Alert, FleetEntry, Observation
+from schemas.ledger import Attempt, AttemptPhase, Usage
 from schemas.messages import (
     Answer,
     Claim,
@@ -100,13 +100,37 @@ def _plan(plan: Plan, _: Any) -> str:
 
 
 def _attempt(attempt: Attempt, _: Any) -> str:
-    call = f"{attempt.kind.value} call of {attempt.backend}"
+    served = f" → {attempt.model_served}" if attempt.model_served not in ("", attempt.model_asked) else ""
+    call = f"{attempt.kind.value} call of {attempt.backend} ({attempt.model_asked or attempt.model}{served})"
     if attempt.phase is AttemptPhase.STARTED:
         return f"{call}, at most {usd(attempt.cost_max_microusd)} USD"
-    how = attempt.failure.value if attempt.failure else "ok"
     took = f"{attempt.finished_ms - attempt.started_ms} ms" if attempt.finished_ms is not None else "unknown time"
     cost = usd(attempt.cost_microusd) if attempt.cost_known else f"0 to {usd(attempt.cost_max_microusd)}"
-    return f"{call} {how} in {took}, {cost} USD"
+    facts = (
+        f"{call} {_how(attempt)} in {took}",
+        "" if attempt.first_token_ms is None else f"first token {attempt.first_token_ms} ms",
+        "" if attempt.wait_ms is None else f"asked to wait {attempt.wait_ms} ms",
+        _tokens(attempt.usage),
+        f"{cost} USD",
+    )
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _how(attempt: Attempt) -> str:
+    if attempt.failure is None:
+        return "ok"
+    return f"{attempt.failure.value} ({attempt.status})" if attempt.status else attempt.failure.value
+
+
+def _tokens(usage: Usage | None) -> str:
+    """Tokens by class, those of the cache and of reasoning as parts of their whole."""
+    if usage is None:
+        return ""
+    parts = {"cached": usage.tokens_cached, "written": usage.tokens_cache_write}
+    read = ", ".join(f"{tokens} {kind}" for kind, tokens in parts.items() if tokens)
+    thought = f" ({usage.tokens_reasoning} reasoning)" if usage.tokens_reasoning else ""
+    about = "about " if usage.estimated else ""
+    return f"{about}{usage.tokens_in} tokens in{f' ({read})' if read else ''}, {usage.tokens_out} out{thought}"
 
 
 def _completion(completion: Completion, _: Any) -> str:
@@ -136,10 +160,16 @@ def _observation(seen: Observation, _: Any) -> str:
 
 
 def _fleet(entry: FleetEntry, _: Any) -> str:
-    windows = "; ".join(
+    state = f"{entry.backend} {entry.circuit.value}{f' ({entry.reason})' if entry.reason else ''}"
+    gate = [f"gated for {entry.gate.reason.value} until {entry.gate.until_ms}"] if entry.gate else []
+    windows = [
         f"{each.seconds} s: {each.calls} calls, {each.error_rate:.0%} failed, p95 {each.p95_ms:.0f} ms" for each in entry.windows
-    )
-    return f"{entry.backend} {entry.circuit.value}{f' ({entry.reason})' if entry.reason else ''}; {windows}"
+    ]
+    return "; ".join([state, *gate, *windows])
+
+
+def _alert(alert: Alert, _: Any) -> str:
+    return f"{alert.severity.value}: {alert.subject} {alert.kind.value}, {alert.message}"
 
 
 def _config(record: ConfigRecord, _: Any) -> str:
@@ -161,6 +191,7 @@ _DESCRIPTIONS: Mapping[type[BaseModel], Callable[[Any, Any], str]] = {
     Result: _result,
     Observation: _observation,
     FleetEntry: _fleet,
+    Alert: _alert,
     ConfigRecord: _config,
     Claim: _claim,
 }

@@ -233,7 +233,7 @@ class Walk:
         except FrozenError:
             never_sent = Reply(failure=FailureClass.CANCELLED, sent=False)
             backend = self._tools.catalogue().backends[line.backend]
-            closed = books.finished(line, never_sent, backend.prices, self._tools.clock.now_ms())
+            closed = books.finished(line, never_sent, prices_at(backend, line.started_ms), self._tools.clock.now_ms())
             await self._context.ledger.write(Out(ATTEMPTS, closed, self._envelope.key), self._context.trace)
             raise
 

@@ -15,6 +15,9 @@ PROBLEMS_MAX = 5
 MESSAGES_MAX = 2_000
 TOKENS_MAX = 1_000_000
 STOP_MAX = 4
+LOGPROBS_MAX = 20
+SESSION_CHARS_MAX = 255
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
@@ -44,6 +47,12 @@ def read_chat(body: dict[str, Any], problems: Problems) -> Chat | None:
         "seed": _integer(body, "seed", -(2**63), 2**63 - 1, problems),
         "tool_choice": _tool_choice(body.get("tool_choice"), tools, problems),
         "response_format": _response_format(body.get("response_format"), problems),
+        "parallel_tool_calls": _boolean(body, "parallel_tool_calls", problems) if tools else None,
+        "presence_penalty": _number(body, "presence_penalty", -2, 2, problems),
+        "frequency_penalty": _number(body, "frequency_penalty", -2, 2, problems),
+        "reasoning_effort": _effort(body.get("reasoning_effort"), problems),
+        "logprobs": _logprobs(body, problems),
+        "session": _session(body, problems),
     }
     if problems:
         return None
@@ -89,11 +98,14 @@ def _message(message: Any, index: int, problems: Problems) -> dict[str, Any]:
         return {}
     content, calls = message.get("content"), message.get("tool_calls")
     read: dict[str, Any] = {"role": role}
-    if role == "assistant" and calls:
-        read["tool_calls"] = _tool_calls(calls, f"messages[{index}].tool_calls", problems)
+    if role == "assistant":
+        if calls:
+            read["tool_calls"] = _tool_calls(calls, f"messages[{index}].tool_calls", problems)
+        if message.get("refusal"):
+            read["refusal"] = _text(message["refusal"], f"messages[{index}].refusal", problems)
     if isinstance(content, str):
         read["content"] = content
-    elif content is not None or "tool_calls" not in read:
+    elif content is not None or len(read) == 1:
         read["content"] = _parts(content, f"messages[{index}].content", role, problems)
     if role == "tool":
         read["tool_call_id"] = _text(message.get("tool_call_id"), f"messages[{index}].tool_call_id", problems)
@@ -111,6 +123,8 @@ def _parts(content: Any, where: str, role: str, problems: Problems) -> list[dict
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append({"type": "text", "text": part["text"]})
+        elif kind == "refusal" and role == "assistant" and isinstance(part.get("refusal"), str):
+            parts.append({"type": "refusal", "refusal": part["refusal"]})
         elif kind == "image_url" and role == "user":
             parts.append(_image(part.get("image_url"), f"{where}[{index}].image_url", problems))
         else:
@@ -196,6 +210,8 @@ def _response_format(wanted: Any, problems: Problems) -> dict[str, Any] | None:
         return None
     name = given.get("name")
     read = {"name": name if isinstance(name, str) and name else "answer", "schema": schema}
+    if isinstance(given.get("description"), str):
+        read["description"] = given["description"]
     if isinstance(given.get("strict"), bool):
         read["strict"] = given["strict"]
     _weigh(read, "response_format", problems)
@@ -231,6 +247,41 @@ def _stop(stop: Any, problems: Problems) -> tuple[str, ...]:
         problems.append(f"stop: must be a text, or a list of at most {STOP_MAX} texts, none empty")
         return ()
     return tuple(stops)
+
+
+def _effort(effort: Any, problems: Problems) -> str | None:
+    if effort is None or (isinstance(effort, str) and effort in EFFORTS):
+        return effort
+    problems.append(f"reasoning_effort: must be one of {', '.join(EFFORTS)}")
+    return None
+
+
+def _logprobs(body: dict[str, Any], problems: Problems) -> int | None:
+    """How many alternatives are asked for per token; None where log-probabilities are not asked for at all."""
+    top = _integer(body, "top_logprobs", 0, LOGPROBS_MAX, problems)
+    if _boolean(body, "logprobs", problems):
+        return top or 0
+    if top:
+        problems.append("top_logprobs: only beside logprobs: true; add that, or leave it out")
+    return None
+
+
+def _session(body: dict[str, Any], problems: Problems) -> str | None:
+    """Baton's own field, or OpenAI's with the same purpose: requests that share it find their prompt in one cache."""
+    field = "session" if body.get("session") is not None else "prompt_cache_key"
+    session = body.get(field)
+    if session is None or (isinstance(session, str) and 0 < len(session) <= SESSION_CHARS_MAX):
+        return session
+    problems.append(f"{field}: must be a text of 1 to {SESSION_CHARS_MAX} characters")
+    return None
+
+
+def _boolean(body: dict[str, Any], field: str, problems: Problems) -> bool | None:
+    value = body.get(field)
+    if value is None or isinstance(value, bool):
+        return value
+    problems.append(f"{field}: must be true or false")
+    return None
 
 
 def _integer(body: dict[str, Any], field: str, least: int, most: int, problems: Problems) -> int | None:

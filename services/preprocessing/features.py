@@ -35,6 +35,7 @@ _TOKENS_OUT = {"code": 600, "maths": 500, "summarisation": 250, "extraction": 15
 _DOMAIN_COMPLEXITY = {"maths": 0.30, "code": 0.25, "extraction": 0.05, "translation": 0.05}
 
 _HEAD_CHARS, _TAIL_CHARS, _SYSTEM_CHARS, _LANGUAGE_CHARS = 2_000, 500, 300, 500
+_TEXTS = ("text", "refusal")
 _DIGITS = "0123456789"
 _FORMULA = re.compile(r"[\dx)](?: ?[+*^=×÷] ?| [-/] )[-(]?\d")
 _NOT_LATIN = re.compile(r"[\u0370-\U0010ffff]")
@@ -98,9 +99,11 @@ def tokens_of(text: str) -> float:
 
 
 def texts_of(message: dict[str, Any]) -> list[str]:
-    """Every text a provider would read in a message: its content, and the tool calls it repeats."""
+    """Every text a provider would read in a message: its content, what was refused, and the tool calls it repeats."""
     content = message.get("content")
-    texts = [content] if isinstance(content, str) else [part["text"] for part in content or () if part["type"] == "text"]
+    texts = [content] if isinstance(content, str) else [part[part["type"]] for part in content or () if part["type"] in _TEXTS]
+    if "refusal" in message:
+        texts.append(message["refusal"])
     for call in message.get("tool_calls", ()):
         texts += (call["function"]["name"], call["function"]["arguments"])
     return texts
@@ -135,6 +138,10 @@ def _needs(chat: Chat) -> tuple[str, ...]:
         needs.add("tools")
     if any(images_of(message) for message in chat.messages):
         needs.add("vision")
+    if chat.logprobs is not None:
+        needs.add("logprobs")
+    if chat.reasoning_effort not in (None, "none"):
+        needs.add("reasoning")
     return tuple(sorted(needs))
 
 

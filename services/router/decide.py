@@ -2,14 +2,16 @@
 
 Two steps: filters leave models out, each with its reason; a rank orders the rest. The order of `Bar` is the order of
 the filters. When nothing is left, the last bar that any model ran into names the failure: those models came furthest.
+Beside the candidates stand the configured fallbacks of each, for the two failures that other models can mend.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from schemas.config import Policy
-from schemas.messages import Candidate, Excluded, Failure, Features, Reason
+from schemas.ledger import FailureClass
+from schemas.messages import Candidate, Excluded, Failure, Fallback, Features, Reason
 from services.router.offers import Option
 
 STAGE = "router"
@@ -46,21 +48,27 @@ class Limits:
 
     quality_min: float
     time_left_ms: int
+    now_ms: int = 0
     candidates_max: int = 3
     budget_left_microusd: int | None = None
     allowed: tuple[str, ...] = ()  # empty: every model
     pinned: str | None = None
     stronger_than: tuple[str, ...] = ()
 
+    @property
+    def deadline_ms(self) -> int:
+        return self.now_ms + self.time_left_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Candidates, best first, or a failure; `rule` is the sentence a human reads."""
+    """Candidates, best first, with their fallbacks, or a failure; `rule` is the sentence a human reads."""
 
     candidates: tuple[Candidate, ...]
     excluded: tuple[Excluded, ...]
     rule: str
     failure: Failure | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 def quality_min_of(policy: Policy, complexity: float) -> float:
@@ -69,24 +77,68 @@ def quality_min_of(policy: Policy, complexity: float) -> float:
 
 
 def decide(task: Features, options: Sequence[Option], limits: Limits) -> Decision:
-    """Cheapest model that is good enough first; where none is, the best first. Ties: cost, quality, name."""
+    """Cheapest model that is good enough first; where none is, the best first. Ties: cost, quality, name.
+
+    A model whose circuits are all open is planned only where no other is left and a probe is due before the deadline: the
+    plan is parked then. A pinned model too small for the prompt gives way to its configured fallbacks, in their order.
+    """
+    in_time = [option.until(limits.deadline_ms) for option in options]
+    sifted = _sift(task, in_time, limits)
+    chosen, rule = _choice(task, sifted, limits)
+    if not chosen:
+        sifted = _sift(task, [option.waiting(limits.deadline_ms) for option in in_time], limits)
+        chosen, rule = _choice(task, sifted, limits)
+        rule += "; every circuit is open, so it waits for a probe"
+    return _planned(task, chosen, sifted, rule, limits) if chosen else _nothing(sifted, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sifted:
+    """Every option, those that passed all bars, and the others with the bar and the reason."""
+
+    options: Sequence[Option]
+    able: Sequence[Option]
+    barred: Sequence[tuple[str, Bar, str]]
+    quality_tried: float
+
+    def excluded(self, chosen: Iterable[Option] = ()) -> tuple[Excluded, ...]:
+        names = {option.offer.model for option in chosen}
+        return tuple(Excluded(model=model, reason=reason) for model, _, reason in self.barred if model not in names)
+
+    def bar_of(self, model: str | None) -> Bar | None:
+        return next((bar for barred, bar, _ in self.barred if barred == model), None)
+
+
+def _sift(task: Features, options: Sequence[Option], limits: Limits) -> _Sifted:
     quality_tried = _quality_tried(options, limits.stronger_than)
     able: list[Option] = []
-    excluded: list[Excluded] = []
-    furthest = Bar.TENANT
+    barred: list[tuple[str, Bar, str]] = []
     for option in options:
-        barred = _barred(option, task, limits, quality_tried)
-        if barred is None:
+        found = _barred(option, task, limits, quality_tried)
+        if found is None:
             able.append(option)
         else:
-            bar, reason = barred
-            excluded.append(Excluded(model=option.offer.model, reason=reason))
-            furthest = max(furthest, bar)
-    if not able:
-        return _nothing(tuple(excluded), furthest, limits)
-    able.sort(key=lambda option: _rank(option, task, limits.quality_min))
-    candidates = tuple(_candidate(option, task) for option in _chosen(able, limits.candidates_max))
-    return Decision(candidates, tuple(excluded), _rule(able, limits))
+            barred.append((option.offer.model, *found))
+    return _Sifted(options, able, barred, quality_tried)
+
+
+def _choice(task: Features, sifted: _Sifted, limits: Limits) -> tuple[Sequence[Option], str]:
+    """The options to plan, best first, and the rule that chose them; none where every one is barred."""
+    if sifted.able:
+        ranked = sorted(sifted.able, key=lambda option: _rank(option, task, limits.quality_min))
+        return _chosen(ranked, limits.candidates_max), _rule(ranked, limits)
+    rule = f"{limits.pinned} was pinned by the caller, but its context is too small: its fallbacks as configured"
+    return _instead_of_pinned(task, sifted, limits), rule
+
+
+def _planned(task: Features, chosen: Sequence[Option], sifted: _Sifted, rule: str, limits: Limits) -> Decision:
+    fallbacks = tuple(_fallbacks(task, chosen, sifted, limits))
+    return Decision(
+        candidates=tuple(_candidate(option, task) for option in chosen),
+        excluded=sifted.excluded(chosen),
+        rule=rule + "".join(_where(fallback) for fallback in fallbacks),
+        fallbacks=fallbacks,
+    )
 
 
 def _barred(option: Option, task: Features, limits: Limits, quality_tried: float) -> tuple[Bar, str] | None:
@@ -104,7 +156,8 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
     if tokens > offer.context_tokens:
         return Bar.CONTEXT, f"its context of {offer.context_tokens} tokens cannot hold {tokens}"
     if not option.usable:
-        return Bar.CIRCUIT, "every circuit is open" if offer.backends else "it has no backend; is its key set?"
+        shut = "no provider may be called before the deadline" if option.gated else "every circuit is open"
+        return Bar.CIRCUIT, shut if offer.backends else "it has no backend; is its key set?"
     left_microusd = limits.budget_left_microusd
     if left_microusd is not None:
         cost_max_microusd = offer.cost_max_microusd(task.tokens_in, task.tokens_out_max)
@@ -137,11 +190,56 @@ def _candidate(option: Option, task: Features) -> Candidate:
 
 
 def _chosen(ranked: list[Option], candidates_max: int) -> list[Option]:
-    """The first ones. A model that may only be probed is no last resort: a firm one follows it, over the limit if need be."""
+    """The first ones. One that may only be probed, or not yet called, is no last resort: a firm one follows, over the limit."""
     chosen, rest = ranked[:candidates_max], ranked[candidates_max:]
-    if chosen[-1].probing:
-        chosen += [option for option in rest if not option.probing][:1]
+    if not chosen[-1].firm:
+        chosen += [option for option in rest if option.firm][:1]
     return chosen
+
+
+def _fallbacks(task: Features, chosen: Sequence[Option], sifted: _Sifted, limits: Limits) -> Iterator[Fallback]:
+    for option in chosen:
+        offer = option.offer
+        chains = (
+            (FailureClass.CONTEXT_LENGTH, offer.on_context_length),
+            (FailureClass.CONTENT_FILTERED, offer.on_content_filtered),
+        )
+        for failure, names in chains:
+            able = _chain(task, offer.model, names, failure, sifted, limits) if names else []
+            if able:
+                yield Fallback(model=offer.model, failure=failure, candidates=tuple(_candidate(each, task) for each in able))
+
+
+def _chain(
+    task: Features, model: str, names: Sequence[str], failure: FailureClass, sifted: _Sifted, limits: Limits
+) -> list[Option]:
+    """The able models of a configured chain, in its order. Whoever pins a model gets its chains, too.
+
+    Where a context was too small, the estimate was wrong, so only a bigger one will do, whatever the estimate says.
+    """
+    unpinned = replace(limits, pinned=None)
+    options = {option.offer.model: option for option in sifted.options}
+    context_tokens = options[model].offer.context_tokens if failure is FailureClass.CONTEXT_LENGTH else 0
+    return [
+        option
+        for name in dict.fromkeys(names)
+        if name != model
+        and (option := options.get(name)) is not None
+        and option.offer.context_tokens > context_tokens
+        and _barred(option, task, unpinned, sifted.quality_tried) is None
+    ]
+
+
+def _instead_of_pinned(task: Features, sifted: _Sifted, limits: Limits) -> list[Option]:
+    if limits.pinned is None or sifted.bar_of(limits.pinned) is not Bar.CONTEXT:
+        return []
+    names = next(option.offer.on_context_length for option in sifted.options if option.offer.model == limits.pinned)
+    return _chain(task, limits.pinned, names, FailureClass.CONTEXT_LENGTH, sifted, limits)
+
+
+def _where(fallback: Fallback) -> str:
+    when = "its context is too small" if fallback.failure is FailureClass.CONTEXT_LENGTH else "a content filter refuses"
+    return f"; after {fallback.model}, where {when}: {', '.join(candidate.model for candidate in fallback.candidates)}"
 
 
 def _rule(ranked: list[Option], limits: Limits) -> str:
@@ -155,14 +253,16 @@ def _rule(ranked: list[Option], limits: Limits) -> str:
     return f"cheapest of {good_enough} able models{than} with quality ≥ {quality_min:.2f}"
 
 
-def _nothing(excluded: tuple[Excluded, ...], furthest: Bar, limits: Limits) -> Decision:
+def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
+    furthest = max((bar for _, bar, _ in sifted.barred), default=Bar.TENANT)
     reason, message = FAILURE_OF[furthest]
-    if not excluded:
+    if not sifted.barred:
         message = "the catalogue has no models; apply a baton.yaml with some"
     if limits.stronger_than:
         reason = Reason.NO_STRONGER_MODEL
         message = message if furthest is Bar.WEAKER else f"no stronger model: {message}"
-    return Decision((), excluded, f"no model: {message}", Failure(reason=reason, stage=STAGE, message=message))
+    failure = Failure(reason=reason, stage=STAGE, message=message)
+    return Decision((), sifted.excluded(), f"no model: {message}", failure)
 
 
 def _quality_tried(options: Iterable[Option], tried: tuple[str, ...]) -> float:

@@ -15,6 +15,7 @@ from shared.clock import Clock
 from shared.handler import Context
 from shared.ids import escalation_id, plan_id
 from shared.outcome import Emit, Out
+from shared.prices import DAY_MS
 
 _PLAN = Envelope[Plan]
 _LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed")
@@ -28,6 +29,7 @@ class Router:
         self._fleet = fleet
         self._clock = clock
         self._offered: Catalogue = EMPTY
+        self._day = 0
         self._offers: tuple[Offer, ...] = ()
         self._entries: list[FleetEntry] = []
         self._options: list[Option] = []
@@ -71,9 +73,11 @@ class Router:
         assert task.features is not None, "only a failed task has no features"
         assert task.chat is not None, "only a failed task has no chat"
         budget = envelope.budget_microusd
+        now_ms = self._clock.now_ms()
         limits = Limits(
             quality_min=quality_min_of(policy, task.features.complexity),
-            time_left_ms=envelope.deadline_ms - self._clock.now_ms(),
+            time_left_ms=envelope.deadline_ms - now_ms,
+            now_ms=now_ms,
             candidates_max=policy.candidates_max,
             budget_left_microusd=None if budget is None else budget - envelope.spent_microusd,
             allowed=tenant.models if tenant else (),
@@ -83,7 +87,7 @@ class Router:
         if limits.time_left_ms <= 0:
             decision = Decision((), (), "the deadline has passed", _LATE)
         else:
-            decision = decide(task.features, self._options_now(catalogue), limits)
+            decision = decide(task.features, self._options_now(catalogue, now_ms), limits)
         why = Why(
             policy=tenant.policy if tenant else "default",
             rule=decision.rule,
@@ -93,12 +97,15 @@ class Router:
         )
         return decision, policy, why
 
-    def _options_now(self, catalogue: Catalogue) -> list[Option]:
-        """Made again only after an apply or when the fleet changed: entries are replaced whole, so comparing is cheap."""
+    def _options_now(self, catalogue: Catalogue, now_ms: int) -> list[Option]:
+        """Made again only after an apply, on a new day with its prices, or when the fleet changed.
+
+        Entries of the fleet are replaced whole, so comparing them is cheap.
+        """
         fleet = self._fleet()
-        entries = list(fleet.values())
-        if catalogue is not self._offered:
-            self._offered, self._offers = catalogue, offers_of(catalogue)
+        entries, day = list(fleet.values()), now_ms // DAY_MS
+        if catalogue is not self._offered or day != self._day:
+            self._offered, self._day, self._offers = catalogue, day, offers_of(catalogue, now_ms)
         elif entries == self._entries:
             return self._options
         self._entries, self._options = entries, options_of(self._offers, fleet)
@@ -108,6 +115,7 @@ class Router:
 def _slip(decision: Decision, policy: Policy) -> dict[str, Any]:
     return {
         "candidates": decision.candidates,
+        "fallbacks": decision.fallbacks,
         "attempts_max": policy.attempts_max,
         "attempt_timeout_ms": policy.attempt_timeout_ms,
     }

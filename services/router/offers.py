@@ -1,16 +1,17 @@
 """Turns the catalogue and the fleet into what can be chosen now: one `Offer` per model, one `Option` per offer. Pure.
 
-An offer holds everything that does not depend on the request or the moment and is made once per catalogue version; an
-option adds the circuits and windows of this moment.
+An offer holds everything that depends neither on the request nor on the moment, but for the day's prices; it is made once
+per apply and day. An option adds the circuits, gates and windows of this moment.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
-from schemas.config import Backend
+from schemas.config import Model, Prices
 from schemas.fleet import Circuit, FleetEntry
 from shared.catalogue import Catalogue
+from shared.prices import dearest, prices_at, rates_for
 
 PICO = 1_000_000
 """Prices are kept as whole pico-USD per token, rounded up, so that bounds are exact integers."""
@@ -25,8 +26,23 @@ CALLS_MIN = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Tariff:
+    """Pico-USD per token of a call with more input than `above_tokens`.
+
+    `*_mean`: the weighted mean of the model's backends. `*_max`: the dearest kind of token of the dearest backend, at this
+    size of input or any smaller one: an estimate may be too high as well.
+    """
+
+    above_tokens: int
+    input_mean: int
+    output_mean: int
+    input_max: int
+    output_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """One model of the catalogue. `*_mean` prices are the weighted mean of its backends, `*_max` the dearest one's."""
+    """One model of the catalogue. `tariffs` rise by the input they are for; the first is for any."""
 
     model: str
     quality: float
@@ -34,46 +50,69 @@ class Offer:
     output_tokens_max: int
     capabilities: frozenset[str]
     backends: tuple[str, ...]
-    input_mean: int
-    output_mean: int
-    input_max: int
-    output_max: int
+    tariffs: tuple[Tariff, ...]
+    on_context_length: tuple[str, ...] = ()
+    on_content_filtered: tuple[str, ...] = ()
 
     def tokens_out_max(self, allowed: int) -> int:
         """Output tokens one call may yield: the executor never asks for more."""
         return min(allowed, self.output_tokens_max)
 
     def cost_microusd(self, tokens_in: int, tokens_out: int) -> int:
-        """Expected cost of one call, rounded half up."""
+        """Expected cost of one call, rounded half up. What a provider's cache would save is not expected."""
+        tariff = self._tariff(tokens_in)
         tokens_out = self.tokens_out_max(tokens_out)
-        return (tokens_in * self.input_mean + tokens_out * self.output_mean + PICO // 2) // PICO
+        return (tokens_in * tariff.input_mean + tokens_out * tariff.output_mean + PICO // 2) // PICO
 
     def cost_max_microusd(self, tokens_in: int, tokens_out_max: int) -> int:
         """No honest provider charges more for one call: see TOKENS_IN_SAFETY_PERCENT. Rounded up."""
         tokens_in_max = -(-tokens_in * TOKENS_IN_SAFETY_PERCENT // 100)
-        return -(-(tokens_in_max * self.input_max + self.tokens_out_max(tokens_out_max) * self.output_max) // PICO)
+        tariff = self._tariff(tokens_in_max)
+        return -(-(tokens_in_max * tariff.input_max + self.tokens_out_max(tokens_out_max) * tariff.output_max) // PICO)
+
+    def _tariff(self, tokens_in: int) -> Tariff:
+        found = self.tariffs[0]
+        for tariff in self.tariffs[1:]:
+            if tokens_in > tariff.above_tokens:
+                found = tariff
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An offer at this moment. `usable`: backends whose circuit is not open; `probing`: all of those are half-open.
+    """An offer at this moment. `usable`: backends that may be called; `firm`: one of them at once, and not as a probe.
 
-    `latency_ms` is the lowest p95 among them, 0 when none has one; `untried`: one of them has no figure yet.
+    `latency_ms` is the lowest p95 among them, 0 when none has one; `untried`: one of them has no figure yet. `gated`: those
+    that must not be called before a time. `open`: others whose circuit is open, with the earliest time of a probe.
     """
 
     offer: Offer
     usable: tuple[str, ...]
-    probing: bool = False
+    firm: bool = True
     latency_ms: int = 0
     untried: bool = False
+    gated: tuple[tuple[str, int], ...] = ()
+    open: tuple[tuple[str, int], ...] = ()
+
+    def until(self, deadline_ms: int) -> "Option":
+        """Without the backends whose gate stays shut until the deadline: nobody will be able to call them in time."""
+        if not self.gated:
+            return self
+        shut = {name for name, until_ms in self.gated if until_ms >= deadline_ms}
+        return replace(self, usable=tuple(name for name in self.usable if name not in shut)) if shut else self
+
+    def waiting(self, deadline_ms: int) -> "Option":
+        """With the backends whose circuit may be probed before the deadline, where no other one is left."""
+        cooling = tuple(name for name, until_ms in self.open if until_ms < deadline_ms)
+        return self if self.usable or not cooling else replace(self, usable=cooling, firm=False, untried=True)
 
 
-def offers_of(catalogue: Catalogue) -> tuple[Offer, ...]:
-    """Every model of the catalogue, by name. One without a backend is offered too, so that a plan can say why not."""
-    return tuple(
-        _offer(catalogue, model, [catalogue.backends[name] for name in catalogue.backends_of(model)])
-        for model in sorted(catalogue.models)
-    )
+def offers_of(catalogue: Catalogue, at_ms: int) -> tuple[Offer, ...]:
+    """Every model of the catalogue, by name, at the prices of a day: epoch milliseconds within it.
+
+    One without a backend is offered too, so that a plan can say why not.
+    """
+    return tuple(_offer(catalogue, name, catalogue.models[name], at_ms) for name in sorted(catalogue.models))
 
 
 def options_of(offers: Iterable[Offer], fleet: Mapping[str, FleetEntry]) -> list[Option]:
@@ -81,12 +120,9 @@ def options_of(offers: Iterable[Offer], fleet: Mapping[str, FleetEntry]) -> list
     return [_option(offer, fleet) for offer in offers]
 
 
-def _offer(catalogue: Catalogue, name: str, backends: list[Backend]) -> Offer:
-    model = catalogue.models[name]
-    inputs = [max(backend.prices.input, backend.prices.cached_input or Decimal(0)) for backend in backends]
-    weight = sum(Decimal(str(backend.weight)) for backend in backends)
-    shares = [Decimal(str(backend.weight)) / weight for backend in backends]
-    zero = Decimal(0)
+def _offer(catalogue: Catalogue, name: str, model: Model, at_ms: int) -> Offer:
+    backends = [catalogue.backends[backend] for backend in catalogue.backends_of(name)]
+    weights = [Decimal(str(backend.weight)) for backend in backends]
     return Offer(
         model=name,
         quality=model.quality,
@@ -94,11 +130,29 @@ def _offer(catalogue: Catalogue, name: str, backends: list[Backend]) -> Offer:
         output_tokens_max=model.output_tokens_max,
         capabilities=frozenset(model.capabilities),
         backends=catalogue.backends_of(name),
-        input_mean=_pico(sum((b.prices.input * s for b, s in zip(backends, shares, strict=True)), zero)),
-        output_mean=_pico(sum((b.prices.output * s for b, s in zip(backends, shares, strict=True)), zero)),
-        input_max=_pico(max(inputs, default=zero)),
-        output_max=_pico(max((backend.prices.output for backend in backends), default=zero)),
+        tariffs=_tariffs([prices_at(backend, at_ms) for backend in backends], [weight / sum(weights) for weight in weights]),
+        on_context_length=model.on_context_length,
+        on_content_filtered=model.on_content_filtered,
     )
+
+
+def _tariffs(prices: Sequence[Prices], shares: Sequence[Decimal]) -> tuple[Tariff, ...]:
+    """One for any input, and one more wherever the rates of a backend change."""
+    tariffs: list[Tariff] = []
+    for above_tokens in sorted({0, *(tier.above_tokens for each in prices for tier in each.tiers)}):
+        rates = [rates_for(each, above_tokens + 1) for each in prices]
+        most = [dearest(rate) for rate in rates]
+        below = tariffs[-1:]
+        tariffs.append(
+            Tariff(
+                above_tokens=above_tokens,
+                input_mean=_pico(sum((rate.input * share for rate, share in zip(rates, shares, strict=True)), Decimal(0))),
+                output_mean=_pico(sum((rate.output * share for rate, share in zip(rates, shares, strict=True)), Decimal(0))),
+                input_max=max([_pico(rate_in) for rate_in, _ in most] + [tariff.input_max for tariff in below], default=0),
+                output_max=max([_pico(rate_out) for _, rate_out in most] + [tariff.output_max for tariff in below], default=0),
+            )
+        )
+    return tuple(tariffs)
 
 
 def _pico(microusd: Decimal) -> int:
@@ -106,21 +160,35 @@ def _pico(microusd: Decimal) -> int:
 
 
 def _option(offer: Offer, fleet: Mapping[str, FleetEntry]) -> Option:
-    usable = []
-    probing = True
+    usable, gated, opened = [], [], []
+    firm = False
     latencies: list[int] = []
     for name in offer.backends:
         entry = fleet.get(name)
         if entry is None:
-            probing = False
+            firm = True
             usable.append(name)
-        elif entry.circuit is not Circuit.OPEN:
-            probing = probing and entry.circuit is Circuit.HALF_OPEN
-            usable.append(name)
-            latency_ms = _p95_ms(entry)
-            if latency_ms is not None:
-                latencies.append(latency_ms)
-    return Option(offer, tuple(usable), probing and bool(usable), min(latencies, default=0), untried=len(latencies) < len(usable))
+            continue
+        gate_ms = entry.gate.until_ms if entry.gate else 0
+        if entry.circuit is Circuit.OPEN:
+            opened.append((name, max(entry.cooldown_until_ms, gate_ms)))
+            continue
+        firm = firm or (entry.circuit is Circuit.CLOSED and not gate_ms)
+        usable.append(name)
+        if gate_ms:
+            gated.append((name, gate_ms))
+        latency_ms = _p95_ms(entry)
+        if latency_ms is not None:
+            latencies.append(latency_ms)
+    return Option(
+        offer,
+        tuple(usable),
+        firm=firm,
+        latency_ms=min(latencies, default=0),
+        untried=len(latencies) < len(usable),
+        gated=tuple(gated),
+        open=tuple(opened),
+    )
 
 
 def _p95_ms(entry: FleetEntry) -> int | None:

@@ -18,7 +18,8 @@ HOSTS_ALLOWED = (
     r"localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|10\.0\.0\.1|169\.254\.169\.254|kafka|simulator|host|elsewhere|[a-z]|"
     r"[a-z0-9.-]*example(\.(com|org|net|test|invalid))?|[a-z0-9.-]+\.(test|invalid)|"
     r"json-schema\.org|www\.w3\.org|www\.apache\.org|kafka\.apache\.org|"
-    r"api\.openai\.com|openrouter\.ai|api\.groq\.com|api\.mistral\.ai|api\.anthropic\.com"
+    r"api\.openai\.com|openrouter\.ai|api\.groq\.com|api\.mistral\.ai|api\.anthropic\.com|generativelanguage\.googleapis\.com|"
+    r"api\.deepseek\.com|api\.together\.xyz|api\.fireworks\.ai|api\.x\.ai"
 )
 URL = re.compile(r"\bhttps?://([A-Za-z0-9.\[\]:-]*[A-Za-z0-9\]])")
 

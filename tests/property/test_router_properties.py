@@ -5,16 +5,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import CAPABILITIES, Backend, Model
-from schemas.fleet import Circuit, FleetEntry
-from schemas.messages import Features
+from schemas.config import CAPABILITIES, Backend, Model, Prices
+from schemas.fleet import Circuit, FleetEntry, Gate, GateReason
+from schemas.ledger import FailureClass
+from schemas.messages import Candidate, Features
 from services.router.decide import Decision, Limits, decide
 from services.router.offers import offers_of, options_of
-from shared.catalogue import Catalogue, cost_microusd
-from tests.support.builders import a_backend, a_catalogue, a_fleet_entry, a_model, some_features
+from shared.catalogue import Catalogue
+from shared.prices import cost_max_microusd
+from tests.support.builders import NOW_MS, a_backend, a_catalogue, a_fleet_entry, a_model, some_features
 
 NAMES = ("a", "b", "c", "d", "e")
 CAPABILITY_SETS = st.lists(st.sampled_from(CAPABILITIES[:3]), unique=True, max_size=3).map(lambda found: tuple(sorted(found)))
+CHAINS = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
 PRICES = st.decimals(min_value=0, max_value=100, places=3).map(str)
 
 
@@ -31,6 +34,8 @@ def models(draw: st.DrawFn) -> Model:
         context_tokens=draw(st.integers(1_000, 50_000)),
         output_tokens_max=draw(st.integers(1, 5_000)),
         capabilities=draw(CAPABILITY_SETS),
+        on_context_length=draw(CHAINS),
+        on_content_filtered=draw(CHAINS),
     )
 
 
@@ -40,16 +45,40 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
     backends: dict[str, Backend] = {}
     for name in known:
         for place in draw(st.sampled_from(("x", "xy", "xyz", "z", ""))):
-            backends[f"{name}-{place}"] = a_backend(name, draw(PRICES), draw(PRICES))
+            listed = draw(st.sampled_from((None, *PRICE_LISTS)))
+            backend = a_backend(name, draw(PRICES), draw(PRICES)) if listed is None else a_backend(name, prices=listed)
+            backends[f"{name}-{place}"] = backend
     return a_catalogue(known, backends)
+
+
+def steps(*rates: tuple[str, str]) -> list[dict[str, Any]]:
+    """Tiers above 500 tokens, 1,000, 1,500 …"""
+    return [{"above_tokens": 500 * (n + 1), "input": rate_in, "output": rate_out} for n, (rate_in, rate_out) in enumerate(rates)]
+
+
+PRICE_LISTS = tuple(
+    Prices.model_validate(fields)
+    for fields in (
+        {"input": "0", "output": "0"},
+        {"input": "0.001", "output": "99.999", "reasoning": "100"},
+        {"input": "3", "output": "15", "cached_input": "0.3", "cache_write": "3.75", "tiers": steps(("6", "22.5"))},
+        {"input": "1.25", "output": "10", "tiers": steps(("2.5", "15"), ("1", "30"), ("9", "0.5"))},
+        {"input": "2", "output": "4", "cached_input": "7", "tiers": steps(("1", "1"))},
+    )
+)
 
 
 @st.composite
 def fleets(draw: st.DrawFn) -> dict[str, FleetEntry]:
     names = draw(st.lists(st.sampled_from([f"{name}-{place}" for name in NAMES for place in "xyz"]), unique=True))
     p95_ms = st.none() | st.floats(1, 20_000)
+    times_ms = st.integers(0, 30_000)
+    gates = seldom(times_ms.map(lambda ms: Gate(until_ms=ms, reason=GateReason.RATE_LIMITED)), None)
     return {
-        name: a_fleet_entry(name, draw(st.sampled_from(list(Circuit))), draw(p95_ms), draw(st.integers(0, 50))) for name in names
+        name: a_fleet_entry(name, draw(st.sampled_from(list(Circuit))), draw(p95_ms), draw(st.integers(0, 50))).model_copy(
+            update={"cooldown_until_ms": draw(times_ms), "gate": draw(gates)}
+        )
+        for name in names
     }
 
 
@@ -77,36 +106,69 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 def made(catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits) -> Decision:
-    return decide(task, options_of(offers_of(catalogue), fleet), bounds)
+    return decide(task, options_of(offers_of(catalogue, NOW_MS), fleet), bounds)
+
+
+def named(decision: Decision) -> list[Candidate]:
+    return [*decision.candidates, *(candidate for fallback in decision.fallbacks for candidate in fallback.candidates)]
 
 
 @given(catalogues(), fleets(), tasks(), limits())
 def test_no_plan_names_a_model_that_cannot_or_may_not_serve(
     catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
 ) -> None:
-    for candidate in made(catalogue, fleet, task, bounds).candidates:
+    decision = made(catalogue, fleet, task, bounds)
+    for candidate in named(decision):
         model = catalogue.models[candidate.model]
         assert set(task.needs) <= set(model.capabilities)
         assert task.tokens_in + min(task.tokens_out_max, model.output_tokens_max) <= model.context_tokens
         assert candidate.backends
         assert set(candidate.backends) <= set(catalogue.backends_of(candidate.model))
-        assert all(fleet[name].circuit is not Circuit.OPEN for name in candidate.backends if name in fleet)
         assert not bounds.allowed or candidate.model in bounds.allowed
-        assert bounds.pinned in (None, candidate.model)
         tried = [catalogue.models[name].quality for name in bounds.stronger_than if name in catalogue.models]
         assert all(candidate.quality > quality for quality in tried)
+    if bounds.pinned and "its fallbacks as configured" not in decision.rule:
+        assert {candidate.model for candidate in decision.candidates} <= {bounds.pinned}
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_no_plan_names_a_backend_that_cannot_be_called_before_the_deadline(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    decision = made(catalogue, fleet, task, bounds)
+    waits = "waits for a probe" in decision.rule
+    for entry in (fleet[name] for candidate in named(decision) for name in candidate.backends if name in fleet):
+        assert entry.gate is None or entry.gate.until_ms < bounds.deadline_ms
+        assert entry.circuit is not Circuit.OPEN or (waits and entry.cooldown_until_ms < bounds.deadline_ms)
+
+
+@given(catalogues(), fleets(), tasks(), limits())
+def test_fallbacks_are_those_configured_in_their_order_and_bigger_where_the_context_was_too_small(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    decision = made(catalogue, fleet, task, bounds)
+    planned = {candidate.model for candidate in decision.candidates}
+    for fallback in decision.fallbacks:
+        model = catalogue.models[fallback.model]
+        bigger = fallback.failure is FailureClass.CONTEXT_LENGTH
+        chain = list(dict.fromkeys(model.on_context_length if bigger else model.on_content_filtered))
+        names = [candidate.model for candidate in fallback.candidates]
+        assert fallback.model in planned
+        assert names == [name for name in chain if name in names]
+        assert fallback.model not in names
+        assert all(catalogue.models[name].context_tokens > model.context_tokens for name in names if bigger)
 
 
 @given(catalogues(), fleets(), tasks(), limits())
 def test_no_candidate_can_cost_more_than_is_left_whatever_its_backends_charge(
     catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
 ) -> None:
-    for candidate in made(catalogue, fleet, task, bounds).candidates:
+    for candidate in named(made(catalogue, fleet, task, bounds)):
         if bounds.budget_left_microusd is not None:
             assert candidate.cost_max_microusd <= bounds.budget_left_microusd
         tokens_out = min(task.tokens_out_max, catalogue.models[candidate.model].output_tokens_max)
         for name in candidate.backends:
-            charged = cost_microusd(catalogue.backends[name].prices, task.tokens_in * 5 // 2, tokens_out)
+            charged = cost_max_microusd(catalogue.backends[name].prices, task.tokens_in * 5 // 2, tokens_out)
             assert charged <= candidate.cost_max_microusd
 
 
@@ -130,20 +192,23 @@ def test_every_model_is_a_candidate_or_beyond_the_limit_or_left_out_for_a_reason
     catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
 ) -> None:
     decision = made(catalogue, fleet, task, bounds)
-    named = [candidate.model for candidate in decision.candidates]
+    chosen = [candidate.model for candidate in decision.candidates]
     excluded = {left_out.model for left_out in decision.excluded}
-    assert len(named) == len(set(named))
-    assert not excluded & set(named)
-    unnamed = len(catalogue.models) - len(excluded) - len(named)
-    assert unnamed == 0 or len(named) >= bounds.candidates_max
-    assert (decision.failure is None) == bool(named)
+    assert len(chosen) == len(set(chosen))
+    assert not excluded & set(chosen)
+    unnamed = len(catalogue.models) - len(excluded) - len(chosen)
+    assert unnamed == 0 or len(chosen) >= bounds.candidates_max
+    assert (decision.failure is None) == bool(chosen)
 
 
 @given(catalogues(), fleets(), tasks(), limits())
 def test_a_model_good_enough_is_never_behind_a_dearer_or_weaker_one(
     catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
 ) -> None:
-    candidates = made(catalogue, fleet, task, bounds).candidates[: bounds.candidates_max]
+    decision = made(catalogue, fleet, task, bounds)
+    if "its fallbacks as configured" in decision.rule:
+        return
+    candidates = decision.candidates[: bounds.candidates_max]
     good = [candidate for candidate in candidates if candidate.quality >= bounds.quality_min]
     assert list(candidates[: len(good)]) == good
     assert [candidate.cost_microusd for candidate in good] == sorted(candidate.cost_microusd for candidate in good)

@@ -3,10 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
-from schemas.config import ConfigRecord, Policy, Prices
-from shared.catalogue import EMPTY, VERSION_KEY, Catalogue, cost_microusd
+from schemas.config import ConfigRecord, Policy
+from shared.catalogue import EMPTY, VERSION_KEY, Catalogue
 
 MODEL = {"quality": 0.5, "context_tokens": 1000}
 BACKEND = {"model": "small", "provider": "p", "base_url": "http://h/v1", "prices": {"input": "0.15", "output": "0.6"}}
@@ -88,26 +86,3 @@ def test_fields_of_a_newer_release_are_ignored() -> None:
     catalogue = Catalogue.from_records(records(model__small=MODEL | {"shape": "round"}, backend__b=newer))
     assert catalogue.problems == ()
     assert catalogue.backends_of("small") == ("b",)
-
-
-@pytest.mark.parametrize(
-    ("prices", "tokens_in", "tokens_out", "tokens_cached", "microusd"),
-    [
-        (("0.15", "0.60", "0.075"), 1000, 500, 0, 450),
-        (("0.15", "0.60", "0.075"), 1000, 500, 400, 420),
-        (("2.50", "10.00", None), 1200, 300, 1000, 6000),   # no price for cached tokens: as input
-        (("0.05", "0.20", None), 10, 0, 0, 1),              # 0.5 rounds up
-        (("0.05", "0.20", None), 9, 0, 0, 0),               # 0.45 rounds down
-        (("0.15", "0.60", None), 3, 5, 0, 3),               # 3.45: rounded once; each part rounded would be 0 + 3 or 1 + 3
-        (("0.10", "0.30", None), 5, 5, 0, 2),               # 0.5 + 1.5, halves that meet
-        (("5", "20", "2.5"), 200_000, 64_000, 150_000, 1_905_000),
-        (("0", "0", None), 10**9, 10**9, 0, 0),
-        (("0.15", "0.60", "0"), 100, 0, 500, 0),            # more cached tokens than tokens: a provider's mistake
-        (("0.15", "0.60", None), 0, 0, 0, 0),
-    ],
-)
-def test_cost_is_exact_and_rounded_once_half_up(
-    prices: tuple[str, str, str | None], tokens_in: int, tokens_out: int, tokens_cached: int, microusd: int
-) -> None:
-    price = Prices.model_validate(dict(zip(("input", "output", "cached_input"), prices, strict=True)))
-    assert cost_microusd(price, tokens_in, tokens_out, tokens_cached) == microusd

@@ -6,9 +6,12 @@ import orjson
 import pytest
 
 from schemas.envelope import DeadHeader, Header
-from schemas.topology import DEAD_LETTERS, INTAKE, RESULTS, TOPICS, Topic, topic_named
+from schemas.fleet import Alert, AlertKind, FleetEntry, Gate, GateReason, Severity
+from schemas.messages import Lane
+from schemas.topology import ALERTS, ATTEMPTS, DEAD_LETTERS, FLEET, INTAKE, PLANS, RESULTS, TOPICS, Topic, topic_named
 from services.cli.describe import describe, request_of
 from shared.broker import Record
+from shared.codec import encode
 from shared.ids import request_id_of_record
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "schemas" / "examples").glob("*/v1/*.json"))
@@ -35,7 +38,7 @@ def test_no_prompt_is_shown() -> None:
         body = orjson.loads(path.read_bytes())
         shown = describe(topic_named(path.parts[-3]), record(path.parts[-3], path.read_bytes()))
         for message in (body.get("payload", {}).get("task") or {}).get("chat", {}).get("messages", ()):
-            assert str(message["content"]) not in shown
+            assert str(message.get("content")) not in shown
 
 
 @pytest.mark.parametrize("topic", TYPED, ids=lambda topic: topic.name)
@@ -57,3 +60,34 @@ def test_a_dead_letter_of_a_user_is_known_by_its_place_on_intake() -> None:
 def test_a_request_is_known_by_its_place_then_by_its_header() -> None:
     assert request_of(INTAKE, record("intake", b"")) == request_id_of_record(3, 7, 1_000)
     assert request_of(RESULTS, record("results", b"", (Header.SUBJECT, "r"))) == "r"
+
+
+def test_an_attempt_says_all_of_its_call_in_one_line() -> None:
+    path = next(path for path in EXAMPLES if path.stem == "hedged_and_streamed_with_every_class_of_token")
+    assert describe(ATTEMPTS, record(ATTEMPTS.name, path.read_bytes())) == (
+        "hedge call of anthropic-sonnet (claude-sonnet-4-5 → claude-sonnet-4-5-20250929) stream_error (200) in 7512 ms, "
+        "first token 1840 ms, asked to wait 20000 ms, "
+        "about 201344 tokens in (198000 cached, 3100 written), 412 out (350 reasoning), 0 to 3.201570 USD"
+    )
+
+
+def test_an_ordinary_attempt_says_no_more_than_there_is() -> None:
+    path = next(path for path in EXAMPLES if path.parts[-3] == ATTEMPTS.name and path.stem == "finished")
+    assert describe(ATTEMPTS, record(ATTEMPTS.name, path.read_bytes())) == (
+        "primary call of alpha-small (sim-small → sim-small-2025-10) ok in 548 ms, 27 tokens in (16 cached), 61 out, 0.000039 USD"
+    )
+
+
+def test_a_plan_says_where_its_fallbacks_lead() -> None:
+    path = next(path for path in EXAMPLES if path.stem == "pinned_with_fallbacks_and_waiting_for_a_probe")
+    shown = describe(PLANS[Lane.STANDARD], record("plans.standard", path.read_bytes()))
+    assert shown.endswith("after sim-nano, where a content filter refuses: sim-large")
+
+
+def test_a_gate_and_an_alert_are_told() -> None:
+    entry = FleetEntry(backend="alpha", gate=Gate(until_ms=5, reason=GateReason.CREDENTIAL))
+    assert describe(FLEET, record("fleet", encode(FLEET, entry))) == "alpha closed; gated for credential until 5"
+    alert = Alert(
+        alert_id="a", kind=AlertKind.ALL_OUT, severity=Severity.CRITICAL, subject="fleet", message="no backend is closed", at_ms=1
+    )
+    assert describe(ALERTS, record("alerts", encode(ALERTS, alert))) == "critical: fleet all_out, no backend is closed"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from schemas.config import ConfigFile, ConfigRecord
+from schemas.config import ConfigFile, ConfigRecord, Prices, Quirks
 from schemas.topology import CONFIG, topic_spec
 from services.cli.apply import apply, apply_config
 from services.cli.config_file import load, offered
@@ -97,6 +97,18 @@ async def test_the_difference_names_added_changed_and_removed_objects(broker: Lo
     assert catalogue.version == 2000
     assert set(catalogue.tenants) == {"demo", "new"}
     assert ("tenant/acme", None) in log_of(broker)
+
+
+async def test_every_field_of_a_backend_survives_the_topic_and_no_header_is_shown(broker: LocalBroker) -> None:
+    real = load(BATON_YAML)
+    later = Prices.model_validate({"input": "0.1", "output": 1, "effective_from": "2027-01-01", "version": "2"})
+    quirks = Quirks(headers={"x-team": "canary"}, query={"v": "1"}, drop=("seed",))
+    wanted = changed(real, "backends", "gemini-pro", price_changes=(later,), quirks=quirks)
+    await apply_config(broker, real, now_ms=1000)
+    (line,) = (await apply_config(broker, wanted, now_ms=2000)).lines()
+    assert (await catalogue_of(broker)).backends == wanted.backends
+    assert "canary" not in line
+    assert "quirks.headers.x-team" in line
 
 
 async def test_a_field_that_goes_back_to_its_default_is_a_change(broker: LocalBroker, config: ConfigFile) -> None:

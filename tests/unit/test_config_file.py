@@ -67,6 +67,32 @@ def test_a_name_that_nothing_defines_is_named_where_it_stands() -> None:
     assert "baton.yaml:12: tenants.t.models.0: no model" in problem_of("keys: [env:T_KEY]", "models: [zzz]")
 
 
+@pytest.mark.parametrize("chain", ["on_context_length", "on_content_filtered"])
+def test_a_fallback_that_no_model_is_is_named_where_it_stands(chain: str) -> None:
+    (problem,) = problems_of(SMALL.replace("{quality", f"{{{chain}: [small, smal], quality"))
+    assert problem == f'baton.yaml:2: models.small.{chain}.1: no model "smal"; did you mean "small"?'
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ("prices: {input: 1, output: 2, tiers: [{above_token: 5, input: 1, output: 2}]}", "tiers.0.above_token: unknown field"),
+        ("prices: {input: 1, output: 2, tiers: [{input: 1, output: 2}]}", "tiers.0.above_tokens: missing; give the input"),
+        ("price_changes: [{input: 1, outputt: 2}]", 'price_changes.0.outputt: unknown field; did you mean "output"?'),
+        ("price_changes: [{input: 1, output: 2}]", "price_changes: each needs effective_from"),
+        ("price_changes: [{input: 1, output: 2, effective_from: soon}]", 'effective_from: input should be a valid date'),
+        ("quirks: {pth: /x}", 'quirks.pth: unknown field; did you mean "path"?'),
+        ("flavour: azur", "flavour: unknown 'azur'; known: openai, azure"),
+        ("dialect: cohere", "dialect: input should be 'openai', 'anthropic' or 'gemini'"),
+    ],
+)
+def test_a_mistake_deep_within_a_backend_is_named_with_its_fix(fields: str, says: str) -> None:
+    replaced = "prices: {input: 0.15, output: 0.6}" if fields.startswith("prices:") else "key: env:SOME_KEY"
+    told = problems_of(SMALL.replace(replaced, fields))
+    assert any(says in problem for problem in told), told
+    assert all(problem.startswith(("baton.yaml:8: ", "baton.yaml:9: ")) for problem in told)
+
+
 def test_a_config_without_default_policy_is_refused() -> None:
     (problem,) = problems_of(SMALL + "policies:\n  other: {}\n")
     assert problem == "baton.yaml:13: policies.default: missing; every tenant falls back to it"
@@ -102,6 +128,8 @@ def test_a_number_without_end_is_refused(number: str) -> None:
         ("keys: [env:T_KEY]", "keys: [{value: sk-canary}]"),
         ("keys: [env:T_KEY]", "api_key: sk-canary"),
         ("http://127.0.0.1/v1", "ftp://user:sk-canary@host"),
+        ("key: env:SOME_KEY", "quirks: {headers: {x-key: [sk-canary]}}"),
+        ("key: env:SOME_KEY", "quirks: {query: sk-canary}"),
         ("\n    keys: [env:T_KEY]", " sk-canary"),
     ],
 )

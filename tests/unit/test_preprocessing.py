@@ -97,6 +97,89 @@ def test_a_conversation_with_tools_and_images_is_kept_whole() -> None:
     assert task.features.tokens_in > 800
 
 
+def test_nothing_of_what_the_openai_client_usually_sends_is_lost() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}
+    refused = {"type": "refusal", "refusal": "I will not."}
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief.", "name": "house"},
+        {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image], "name": "ann"},
+        {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
+        {"role": "tool", "content": [{"type": "text", "text": "sunny"}], "tool_call_id": "c1"},
+        {"role": "assistant", "refusal": "I cannot say."},
+        {"role": "assistant", "content": [refused]},
+    ]
+    tool = {"type": "function", "function": {"name": "weather", "description": "now", "parameters": {}, "strict": True}}
+    schema = {"name": "offer", "description": "what is offered", "schema": SCHEMA, "strict": False}
+    same: dict[str, Any] = {
+        "messages": messages,
+        "tools": [tool],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "presence_penalty": -2,
+        "frequency_penalty": 1.5,
+        "stop": ["a", "b"],
+        "seed": 1,
+        "reasoning_effort": "low",
+    }
+    chat = task_of(**same, max_completion_tokens=9, logprobs=True, top_logprobs=3, prompt_cache_key="s").chat
+    assert chat is not None
+    assert chat.model_dump(mode="json", exclude_none=True) == same | {"max_tokens": 9, "logprobs": 3, "session": "s"}
+
+
+def test_null_fields_as_clients_send_them_are_as_if_they_were_not_there() -> None:
+    nothing = ("refusal", "tool_calls", "function_call", "audio", "name")
+    plain = {"role": "assistant", "content": "Hi"}
+    fields = ("tools", "stop", "logprobs", "top_logprobs", "session", "prompt_cache_key", "reasoning_effort", "presence_penalty")
+    task = task_of(messages=[plain | dict.fromkeys(nothing), user("Hello")], **dict.fromkeys(fields))
+    assert task == task_of(messages=[plain, user("Hello")])
+    assert task.failure is None
+
+
+@pytest.mark.parametrize(
+    ("body", "logprobs"),
+    [
+        ({}, None),
+        ({"logprobs": False}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_log_probabilities_are_one_number_and_need_a_model_that_has_them(body: dict[str, Any], logprobs: int | None) -> None:
+    task = task_of(prompt="a", **body)
+    assert task.chat is not None
+    assert task.features is not None
+    assert task.chat.logprobs == logprobs
+    assert task.features.needs == (() if logprobs is None else ("logprobs",))
+
+
+@pytest.mark.parametrize(("effort", "needs"), [("none", ()), ("minimal", ("reasoning",)), ("max", ("reasoning",))])
+def test_reasoning_that_is_asked_for_is_needed(effort: str, needs: tuple[str, ...]) -> None:
+    task = task_of(prompt="a", reasoning_effort=effort)
+    assert task.features is not None
+    assert task.features.needs == needs
+
+
+@pytest.mark.parametrize(
+    ("body", "session"),
+    [({"session": "a"}, "a"), ({"prompt_cache_key": "b"}, "b"), ({"session": "a", "prompt_cache_key": "b"}, "a")],
+)
+def test_a_session_may_be_named_in_batons_way_or_in_openais_and_batons_wins(body: dict[str, Any], session: str) -> None:
+    chat = task_of(prompt="x", **body).chat
+    assert chat is not None
+    assert chat.session == session
+
+
+def test_parallel_tool_calls_mean_nothing_without_tools() -> None:
+    chat = task_of(prompt="a", parallel_tool_calls=True).chat
+    assert chat is not None
+    assert chat.parallel_tool_calls is None
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -137,6 +220,18 @@ def test_a_conversation_with_tools_and_images_is_kept_whole() -> None:
         ({"prompt": "a", "tools": [TOOL], "tool_choice": {"function": {"name": "other"}}}, "tool_choice: must be"),
         ({"prompt": "a", "response_format": "json"}, "response_format.type: must be text, json_object or json_schema"),
         ({"prompt": "a", "model": 3}, "model: must be a text"),
+        ({"prompt": "a", "presence_penalty": -2.1}, "presence_penalty: must be a number between -2 and 2"),
+        ({"prompt": "a", "frequency_penalty": "1"}, "frequency_penalty: must be a number between -2 and 2"),
+        ({"prompt": "a", "tools": [TOOL], "parallel_tool_calls": 1}, "parallel_tool_calls: must be true or false"),
+        ({"prompt": "a", "reasoning_effort": "lots"}, "reasoning_effort: must be one of none, minimal, low"),
+        ({"prompt": "a", "reasoning_effort": ["low"]}, "reasoning_effort: must be one of none, minimal, low"),
+        ({"prompt": "a", "logprobs": 5}, "logprobs: must be true or false"),
+        ({"prompt": "a", "logprobs": True, "top_logprobs": 21}, "top_logprobs: must be a whole number between 0 and 20"),
+        ({"prompt": "a", "top_logprobs": 2}, "top_logprobs: only beside logprobs: true"),
+        ({"prompt": "a", "session": ""}, "session: must be a text of 1 to 255 characters"),
+        ({"prompt": "a", "prompt_cache_key": "k" * 256}, "prompt_cache_key: must be a text of 1 to 255 characters"),
+        ({"messages": [{"role": "assistant", "refusal": 3}]}, "messages[0].refusal: must be a text"),
+        ({"messages": [user([{"type": "refusal", "refusal": "no"}])]}, "messages[0].content[0]: must be a part of type text or"),
     ],
 )
 def test_a_wrong_body_is_told_its_field_and_its_fix(body: dict[str, Any], says: str) -> None:
@@ -197,6 +292,7 @@ def test_an_unknown_pinned_model_is_refused_and_a_known_one_kept() -> None:
         {"prompt": "ü" * 600},
         {"messages": [user([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1000}}])]},
         {"prompt": "a", "tools": [{"function": {"name": "f", "description": "x" * 1000}}]},
+        {"messages": [{"role": "assistant", "refusal": "x" * 1000}, user("a")]},
     ],
 )
 def test_a_prompt_over_the_policys_bytes_is_refused_whatever_makes_it_large(body: dict[str, Any]) -> None:

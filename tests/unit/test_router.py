@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 
-from schemas.config import Policy, Tenant
+from schemas.config import Policy, Prices, Tenant
 from schemas.envelope import Envelope
-from schemas.fleet import Circuit, FleetEntry
+from schemas.fleet import Circuit, FleetEntry, Gate, GateReason
+from schemas.ledger import FailureClass, Usage
 from schemas.messages import Escalation, Lane, Plan, Reason, Task
 from schemas.topology import PLANS
 from services.router.decide import Decision, Limits, decide, quality_min_of
 from services.router.main import Router
 from services.router.offers import offers_of, options_of
-from shared.catalogue import Catalogue, cost_microusd
+from shared.catalogue import Catalogue
 from shared.codec import decode, encode
 from shared.outcome import Out
+from shared.prices import DAY_MS, cost_microusd
 from tests.support.builders import (
     NOW_MS,
     REQUEST_ID,
@@ -41,7 +43,7 @@ def decided(
     features: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> Decision:
-    options = options_of(offers_of(catalogue or a_catalogue()), fleet or {})
+    options = options_of(offers_of(catalogue or a_catalogue(), NOW_MS), fleet or {})
     return decide(some_features(**(features or {})), options, Limits(**({"quality_min": 0.0, "time_left_ms": 60_000} | limits)))
 
 
@@ -61,6 +63,14 @@ def failed_for(decision: Decision) -> Reason:
 
 def fleet_of(*entries: FleetEntry) -> dict[str, FleetEntry]:
     return {entry.backend: entry for entry in entries}
+
+
+def opened(backend: str, cooldown_until_ms: int) -> FleetEntry:
+    return a_fleet_entry(backend, Circuit.OPEN).model_copy(update={"cooldown_until_ms": cooldown_until_ms})
+
+
+def gated(backend: str, until_ms: int) -> FleetEntry:
+    return a_fleet_entry(backend).model_copy(update={"gate": Gate(until_ms=until_ms, reason=GateReason.RATE_LIMITED)})
 
 
 def planned(payload: Task | Escalation, *, id: str = "", catalogue: Catalogue | None = None, **envelope: Any) -> Out:
@@ -135,9 +145,47 @@ def test_a_model_is_out_only_when_every_one_of_its_circuits_is_open() -> None:
     two = a_catalogue({"small": a_model()}, {"small-a": a_backend(), "small-b": a_backend()})
     half = decided(two, fleet_of(a_fleet_entry("small-a", Circuit.OPEN)))
     assert half.candidates[0].backends == ("small-b",)
-    none = decided(two, fleet_of(a_fleet_entry("small-a", Circuit.OPEN), a_fleet_entry("small-b", Circuit.OPEN)))
+    none = decided(two, fleet_of(opened("small-a", 60_000), opened("small-b", 90_000)))
     assert failed_for(none) is Reason.NO_ABLE_MODEL
     assert reasons(none) == {"small": "every circuit is open"}
+
+
+def test_where_every_circuit_is_open_the_plan_waits_for_the_probes_that_are_due_in_time() -> None:
+    fleet = fleet_of(opened("small-a", 90_000), opened("medium-a", 59_999), opened("large-a", 1_000))
+    decision = decided(fleet=fleet)
+    assert models(decision) == ["medium", "large"]
+    assert decision.rule.endswith("every circuit is open, so it waits for a probe")
+    assert reasons(decision) == {"small": "every circuit is open"}
+
+
+def test_a_model_that_can_be_called_now_is_never_left_for_one_that_must_be_waited_for() -> None:
+    decision = decided(fleet=fleet_of(opened("small-a", 1_000), opened("medium-a", 1_000)))
+    assert models(decision) == ["large"]
+    assert "waits" not in decision.rule
+
+
+def test_waiting_is_no_way_around_another_bar() -> None:
+    fleet = fleet_of(*(opened(f"{name}-a", 1_000) for name in ("small", "medium", "large")))
+    assert failed_for(decided(fleet=fleet, budget_left_microusd=10)) is Reason.OVER_BUDGET
+
+
+def test_a_gate_that_opens_before_the_deadline_is_waited_for_and_a_later_one_is_not() -> None:
+    fleet = fleet_of(gated("small-a", 59_999), gated("medium-a", 60_000))
+    decision = decided(fleet=fleet)
+    assert models(decision) == ["small", "large"]
+    assert reasons(decision) == {"medium": "no provider may be called before the deadline"}
+    assert models(decided(fleet=fleet, candidates_max=1)) == ["small", "large"], "one behind a gate is no last resort"
+
+
+def test_only_the_backend_behind_the_gate_is_left_out() -> None:
+    two = a_catalogue({"small": a_model()}, {"small-a": a_backend(), "small-b": a_backend()})
+    assert decided(two, fleet_of(gated("small-a", 60_000))).candidates[0].backends == ("small-b",)
+
+
+def test_an_open_circuit_behind_a_long_gate_is_not_waited_for() -> None:
+    alone = a_catalogue({"small": a_model()})
+    entry = opened("small-a", 1_000).model_copy(update={"gate": Gate(until_ms=60_000, reason=GateReason.CREDENTIAL)})
+    assert failed_for(decided(alone, fleet_of(entry))) is Reason.NO_ABLE_MODEL
 
 
 def test_a_half_open_model_may_be_probed_but_is_never_the_last_resort() -> None:
@@ -151,7 +199,7 @@ def test_a_model_that_could_cost_more_than_is_left_is_left_out() -> None:
     price = a_catalogue().backends["small-a"].prices
     bound = decided().candidates[0].cost_max_microusd
     assert bound == 50 + 800  # 250 tokens in at 0.2, 1,000 out at 0.8
-    assert cost_microusd(price, tokens_in=250, tokens_out=1000) <= bound
+    assert cost_microusd(price, Usage(tokens_in=250, tokens_out=1000)) <= bound
     assert models(decided(budget_left_microusd=bound)) == ["small"]
     broke = decided(budget_left_microusd=bound - 1)
     assert failed_for(broke) is Reason.OVER_BUDGET
@@ -166,6 +214,36 @@ def test_costs_are_bounded_by_the_dearest_backend_and_expected_at_the_mean() -> 
     (candidate,) = decided(two).candidates
     assert candidate.cost_microusd == (100 + 200) * 2
     assert candidate.cost_max_microusd == (250 + 1000) * 3
+
+
+def test_the_bound_holds_for_the_dearest_tier_that_may_be_reached_and_for_every_kind_of_token() -> None:
+    tier = {"above_tokens": 1_000, "input": "2", "output": "8", "cache_write": "2.5"}
+    rates = Prices.model_validate({"input": "1", "output": "4", "reasoning": "6", "cache_write": "1.25", "tiers": [tier]})
+    tiered = a_catalogue({"small": a_model()}, {"small-a": a_backend(prices=rates), "small-b": a_backend()})
+
+    def costs(tokens_in: int) -> tuple[int, int]:
+        (candidate,) = decided(tiered, features={"tokens_in": tokens_in}).candidates
+        return candidate.cost_microusd, candidate.cost_max_microusd
+
+    assert costs(400) == (400 + 200 * 4, 1_250 + 1_000 * 6)              # at most 1,000 tokens in: no tier
+    assert costs(404) == (404 + 200 * 4, 2_525 + 1_000 * 8)              # at most 1,010: maybe the tier
+    assert costs(1_010) == (1_515 + 200 * 6, 2_525 * 5 // 2 + 1 + 1_000 * 8)   # expected: the mean of tier and plain
+
+
+def test_offers_have_the_prices_of_the_day_and_change_with_it() -> None:
+    dearer = Prices.model_validate({"input": "10", "output": "40", "effective_from": "2027-01-16"})
+    tomorrow_ms = (NOW_MS // DAY_MS + 1) * DAY_MS
+    catalogue = a_catalogue({"small": a_model()}, {"small-a": a_backend(price_changes=(dearer,))})
+    clock = ManualClock(tomorrow_ms - 1)
+    router = Router(lambda: catalogue, dict, clock)
+
+    def cost_microusd() -> int:
+        (out,) = router.handle(an_envelope(a_task(), deadline_ms=tomorrow_ms + 60_000), a_context()).outputs
+        return plan_of(out).candidates[0].cost_microusd
+
+    assert cost_microusd() == 100 + 200 * 4
+    clock.ms += 1
+    assert cost_microusd() == 10 * (100 + 200 * 4)
 
 
 def test_a_model_that_usually_takes_longer_than_is_left_is_left_out() -> None:
@@ -183,7 +261,7 @@ def test_an_unknown_latency_is_no_reason_to_leave_a_model_out(unknown: FleetEntr
 
 
 def test_the_bar_that_the_furthest_models_ran_into_names_the_failure() -> None:
-    fleet = fleet_of(a_fleet_entry("medium-a", Circuit.OPEN))
+    fleet = fleet_of(opened("medium-a", 90_000))
     decision = decided(fleet=fleet, features={"needs": ("tools",)}, budget_left_microusd=10)
     assert failed_for(decision) is Reason.OVER_BUDGET
     assert reasons(decision) == {
@@ -224,6 +302,70 @@ def test_an_escalation_that_leads_nowhere_says_so(limits: dict[str, Any], says: 
     assert says in decision.rule
 
 
+CHAINED = a_catalogue(
+    {
+        "small": a_model(on_context_length=("large", "medium", "huge"), on_content_filtered=("medium", "large")),
+        "medium": a_model(quality=0.7),
+        "large": a_model(quality=0.9, context_tokens=128_000),
+        "huge": a_model(quality=0.6, context_tokens=1_000_000, capabilities=("tools",)),
+    }
+)
+
+
+def chains(decision: Decision) -> dict[FailureClass, list[str]]:
+    assert {fallback.model for fallback in decision.fallbacks} <= {"small"}
+    return {fallback.failure: [each.model for each in fallback.candidates] for fallback in decision.fallbacks}
+
+
+def test_a_candidate_has_its_configured_fallbacks_in_their_order() -> None:
+    decision = decided(CHAINED, candidates_max=1, pinned="small")
+    assert models(decision) == ["small"]
+    assert chains(decision) == {
+        FailureClass.CONTEXT_LENGTH: ["large", "huge"],    # medium's context is no bigger
+        FailureClass.CONTENT_FILTERED: ["medium", "large"],
+    }
+    assert decision.rule == (
+        "small was pinned by the caller; after small, where its context is too small: large, huge; "
+        "after small, where a content filter refuses: medium, large"
+    )
+    chained = {each.model: each for fallback in decision.fallbacks for each in fallback.candidates}
+    assert chained["large"] == decided(CHAINED, pinned="large").candidates[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ({"features": {"needs": ("tools",)}, "pinned": "huge"}, {}),
+        ({"allowed": ("small", "large")}, {FailureClass.CONTEXT_LENGTH: ["large"], FailureClass.CONTENT_FILTERED: ["large"]}),
+        ({"stronger_than": ("medium",)}, {}),
+        (
+            {"fleet": fleet_of(a_fleet_entry("large-a", Circuit.OPEN))},
+            {FailureClass.CONTEXT_LENGTH: ["huge"], FailureClass.CONTENT_FILTERED: ["medium"]},
+        ),
+        ({"budget_left_microusd": 10}, {}),
+    ],
+    ids=("capability", "tenant", "stronger", "circuit", "budget"),
+)
+def test_fallbacks_pass_the_same_bars_as_candidates(question: dict[str, Any], left: dict[FailureClass, list[str]]) -> None:
+    assert chains(decided(CHAINED, **question)) == left
+
+
+def test_a_fallback_after_a_content_filter_must_hold_the_prompt() -> None:
+    long = decided(CHAINED, features={"tokens_in": 7_000}, pinned="small")
+    assert chains(long)[FailureClass.CONTENT_FILTERED] == ["medium", "large"]
+    roomy = {**CHAINED.models, "small": a_model(context_tokens=50_000, on_content_filtered=("medium", "large"))}
+    longer = decided(a_catalogue(roomy), features={"tokens_in": 20_000}, pinned="small")
+    assert chains(longer) == {FailureClass.CONTENT_FILTERED: ["large"]}
+
+
+def test_a_pinned_model_too_small_for_the_prompt_gives_way_to_its_fallbacks() -> None:
+    decision = decided(CHAINED, features={"tokens_in": 20_000}, pinned="small")
+    assert models(decision) == ["large", "huge"]
+    assert decision.rule == "small was pinned by the caller, but its context is too small: its fallbacks as configured"
+    assert reasons(decision) == {"small": "its context of 8192 tokens cannot hold 21000", "medium": "the caller pinned small"}
+    assert failed_for(decided(CHAINED, features={"tokens_in": 20_000}, pinned="medium")) is Reason.CONTEXT_TOO_LONG
+
+
 def test_a_task_becomes_a_plan_on_its_lane_and_keeps_its_request_id() -> None:
     out = planned(a_task(complexity=0.5), lane="batch")
     assert out.topic is PLANS[Lane.BATCH]
@@ -242,6 +384,7 @@ def test_a_plan_follows_the_tenants_policy_models_and_budget() -> None:
     broke = plan_of(planned(a_task(), budget_microusd=10_000, spent_microusd=9_500))
     assert broke.failure is not None
     assert broke.failure.reason is Reason.OVER_BUDGET
+    assert [each.model for each in plan_of(planned(a_task(), catalogue=CHAINED)).fallbacks] == ["small", "small"]
     pinned = plan_of(planned(a_task(a_chat(model="large"))))
     assert [candidate.model for candidate in pinned.candidates] == ["large"]
 
