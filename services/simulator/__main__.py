@@ -5,8 +5,16 @@ from pathlib import Path
 
 import click
 
+from services.simulator.control import Control, ControlError, read_control
 from services.simulator.main import Settings, serve
 from services.simulator.profiles import FLEETS
+
+
+def _controls(_: click.Context, __: click.Parameter, bodies: tuple[str, ...]) -> tuple[Control, ...]:
+    try:
+        return tuple(map(read_control, bodies))
+    except ControlError as bad:
+        raise click.BadParameter(f"{bad.field}: {bad.message}") from None
 
 
 @click.command()
@@ -17,9 +25,19 @@ from services.simulator.profiles import FLEETS
 @click.option("--seed", default=7, show_default=True, help="Of faults and latencies, not of answers.")
 @click.option("--latency-scale", default=1.0, show_default=True, type=click.FloatRange(0), help="0 answers at once.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 inside a container.")
-def main(name: str, port: int, invoice: Path | None, profile: str, seed: int, latency_scale: float, host: str) -> None:
-    """A stand-in AI provider that speaks OpenAI's dialect, with faults, latencies and an invoice of its own."""
-    settings = Settings(name, port, invoice, profile, seed, latency_scale, host)
+@click.option("--control", "controls", multiple=True, callback=_controls, help="JSON as POST /control takes it; repeatable.")
+def main(
+    name: str,
+    port: int,
+    invoice: Path | None,
+    profile: str,
+    seed: int,
+    latency_scale: float,
+    host: str,
+    controls: tuple[Control, ...],
+) -> None:
+    """A stand-in for AI providers, in three wire formats, with faults, latencies and an invoice of its own."""
+    settings = Settings(name, port, invoice, profile, seed, latency_scale, host, controls)
     try:
         run(serve(settings, lambda address: click.echo(f"simulator ready on {address}")))
     except OSError as error:

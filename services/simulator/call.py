@@ -5,11 +5,14 @@ Tokens, everywhere in the simulator: bytes of UTF-8 text divided by four, rounde
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from services.simulator.profiles import ModelProfile
 
 IMAGE_TOKENS = 85  # what an image counts, whatever its size
+
+Role = Literal["user", "assistant", "tool"]
+ToolChoice = Literal["auto", "none", "any", "named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +25,53 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model called in an earlier turn; `arguments` is compact JSON. The id is the dialect's own business."""
+
+    name: str
+    arguments: str
+    call_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the conversation. `images` are data URLs or addresses; a tool's result is a turn with the tool's name."""
+
+    role: Role
+    text: str
+    images: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    call_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One request for an answer. `prompt` is the last message's text, `prefix` the text of all messages before it."""
+    """One request for an answer: the same in every dialect. `prompt` is the last turn's text, `prefix` all text before it."""
 
     model: ModelProfile
     prompt: str
     system: str
     prefix: str
-    role: str
+    role: Role
     tokens_in: int
+    turns: tuple[Turn, ...] = ()
     seed: str = ""
     max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    temperature: float | None = None  # kept, without effect: the same call has the same answer
+    top_p: float | None = None
+    logprobs: int | None = None  # None: not asked for; else how many alternatives per token
     streamed: bool = False
-    with_usage: bool = False
+    with_usage: bool = True
+    as_events: bool = True  # a stream as server-sent events; without, as one JSON array
     wants_json: bool = False
     schema: Mapping[str, Any] | None = None
     tools: tuple[Tool, ...] = ()
-    tool_forced: str = ""  # "", a tool's name, or "*" for any
+    tool_choice: ToolChoice = "auto"
+    tool_named: str = ""  # the tool of the choice `named`
+    cacheable: bool = True  # whether the prompt may be read from the provider's cache
+    pays_cache_writes: bool = field(default=False, compare=False)  # whether putting it there is billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +82,19 @@ class Answer:
     finish: str = "stop"
     tool_name: str = ""
     reasoning_tokens: int = 0
+    stop_text: str = ""  # the stop sequence that ended it
+    certainty: float = 0.9  # mean probability of its tokens, told by log probabilities only
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """As reported and as billed. `reasoning_tokens` are part of `tokens_out`, `cached_tokens` of `tokens_in`."""
+    """As reported and as billed. `reasoning_tokens` are part of `tokens_out`; cache reads and writes of `tokens_in`."""
 
     tokens_in: int
     tokens_out: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(slots=True)

@@ -1,181 +1,142 @@
-"""OpenAI's chat dialect: bytes in to a `Call`, an `Answer` out to bytes, errors and headers as OpenAI sends them.
+"""OpenAI's chat completions: bytes in to a `Call`, an `Answer` out to bytes. Pure: no I/O, no clock.
 
-Pure: no I/O, no clock. Another dialect is another file with the same seven public names.
+Source: OpenAI's API reference, chat completions. Errors and headers are in `dialect_openai_errors.py`.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 
-from services.simulator.call import IMAGE_TOKENS, Answer, Call, Tool, Usage, count_tokens
+from services.simulator.call import Answer, Call, Role, Tool, ToolCall, ToolChoice, Turn, Usage
+from services.simulator.dialect import (
+    EVENTS,
+    PIECE,
+    BadRequest,
+    Failure,
+    Read,
+    checked,
+    compact,
+    model_of,
+    need,
+    number,
+    object_of,
+    texts,
+    whole,
+)
+from services.simulator.dialect_openai_errors import ERROR_CLASSES, error, headers
+from services.simulator.logprobs import Token, tokens_of
 from services.simulator.profiles import MODELS, ModelProfile
 
-DONE = b"data: [DONE]\n\n"
-NOT_JSON_EVENT = b'data: {"id":"chatcmpl-","object":"chat.comp\n\n'
-HTML = b"<html><head><title>502 Bad Gateway</title></head><body><center>cloudflare</center></body></html>"
+__all__ = ["ERROR_CLASSES", "BadRequest", "Chunks", "chunks", "completion", "error", "headers", "models", "parse"]
 
-_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")  # a word with the space before it, as tokenisers do
-_REQUESTS_PER_MINUTE = 600_000
-_TOKENS_PER_MINUTE = 600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorReply:
-    """An HTTP error as it goes out."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-
-class BadRequest(Exception):
-    """The request itself is wrong; carries what OpenAI would say."""
-
-    def __init__(self, error_class: str, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.error_class, self.message, self.param, self.code = error_class, message, param, code
-
-
-# class -> (message, type, param, code); the status is in faults.ERROR_STATUS.
-_ERRORS: Mapping[str, tuple[str, str, str | None, str | None]] = MappingProxyType(
-    {
-        "invalid_request": ("We could not parse the JSON body of your request.", "invalid_request_error", None, None),
-        "context_length": (
-            "This model's maximum context length is {context} tokens. However, your messages resulted in {tokens} "
-            "tokens. Please reduce the length of the messages.",
-            "invalid_request_error",
-            "messages",
-            "context_length_exceeded",
-        ),
-        "content_filtered": (
-            "Your request was rejected as a result of our safety system. Your prompt may contain text that is not "
-            "allowed by our safety system.",
-            "invalid_request_error",
-            None,
-            "content_policy_violation",
-        ),
-        "auth": (
-            "Incorrect API key provided: sk-sim****ulat. You can find your API key in your account settings.",
-            "invalid_request_error",
-            None,
-            "invalid_api_key",
-        ),
-        "permission": (
-            "Country, region, or territory not supported",
-            "request_forbidden",
-            None,
-            "unsupported_country_region_territory",
-        ),
-        "not_found": (
-            "The model `{model}` does not exist or you do not have access to it.",
-            "invalid_request_error",
-            None,
-            "model_not_found",
-        ),
-        "rate_limited": (
-            "Rate limit reached for {model} in organization org-simulator on tokens per min (TPM): "
-            "Limit {limit}, Used {limit}, Requested {tokens}.{hint}",
-            "tokens",
-            None,
-            "rate_limit_exceeded",
-        ),
-        "quota_exhausted": (
-            "You exceeded your current quota, please check your plan and billing details.",
-            "insufficient_quota",
-            None,
-            "insufficient_quota",
-        ),
-        "server_error": (
-            "The server had an error while processing your request. Sorry about that!",
-            "server_error",
-            None,
-            None,
-        ),
-        "overloaded": (
-            "That model is currently overloaded with other requests. You can retry your request.",
-            "service_unavailable_error",
-            None,
-            "server_is_overloaded",
-        ),
-    }
-)
-ERROR_CLASSES = frozenset(_ERRORS)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_STOPS_MAX = 4
+_TOP_LOGPROBS_MAX = 20
 
 
 # In: bytes -> Call
 
 
-def parse(raw: bytes) -> Call:
+def parse(
+    raw: bytes,
+    path: Mapping[str, str] = _NOTHING,
+    query: Mapping[str, str] = _NOTHING,
+    headers: Mapping[str, str] = _NOTHING,
+) -> Call:
     """Read a request body. Raises BadRequest naming the parameter."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise BadRequest("invalid_request", _ERRORS["invalid_request"][0]) from None
-    if not isinstance(body, dict):
-        raise BadRequest("invalid_request", _ERRORS["invalid_request"][0])
-    model = _model(body.get("model"))
-    texts, images, role, system = _read_messages(body.get("messages"))
-    if images and "vision" not in model.capabilities:
-        raise BadRequest("invalid_request", f"{model.name} does not support image inputs.", "messages")
-    prefix = "\n".join(texts[:-1])
+    body = object_of(raw)
+    return call_of(body, model_of(body.get("model")))
+
+
+def call_of(body: Mapping[str, Any], model: ModelProfile) -> Call:
+    """The call a body makes to a model. Raises BadRequest."""
+    read, role = _read(body.get("messages"))
     schema, wants_json = _response_format(model, body.get("response_format"))
-    tools = () if body.get("tool_choice") == "none" else _tools(model, body.get("tools"))
-    stream_options = body.get("stream_options")
+    choice, named = _tool_choice(body.get("tool_choice"))
+    streamed, stream_options = bool(body.get("stream")), body.get("stream_options")
     call = Call(
         model=model,
-        prompt=texts[-1],
-        system=system,
-        prefix=prefix,
+        prompt=read.texts[-1],
+        system="\n".join(read.system),
+        prefix="\n".join(read.texts[:-1]),
         role=role,
-        tokens_in=max(1, sum(count_tokens(text) for text in texts)) + images * IMAGE_TOKENS,
+        tokens_in=read.tokens,
+        turns=tuple(read.turns),
         seed=str(body.get("seed") or ""),
         max_tokens=_max_tokens(body),
-        streamed=bool(body.get("stream")),
-        with_usage=bool(isinstance(stream_options, dict) and stream_options.get("include_usage")),
+        stop=texts(body["stop"], "stop", _STOPS_MAX) if "stop" in body else (),
+        temperature=number(body["temperature"], "temperature", 2) if "temperature" in body else None,
+        top_p=number(body["top_p"], "top_p", 1) if "top_p" in body else None,
+        logprobs=_logprobs(body) if body.get("logprobs") else None,
+        streamed=streamed,
+        with_usage=not streamed or bool(isinstance(stream_options, dict) and stream_options.get("include_usage")),
         wants_json=wants_json,
         schema=schema,
-        tools=tools,
-        tool_forced=_tool_forced(body.get("tool_choice")),
+        tools=_tools(model, body["tools"]) if "tools" in body else (),
+        tool_choice=choice,
+        tool_named=named,
     )
-    _check_context(call)
-    return call
+    return checked(call, "messages")
 
 
-def _model(name: object) -> ModelProfile:
-    if not isinstance(name, str) or not name:
-        raise BadRequest("invalid_request", "you must provide a model parameter", "model")
-    model = MODELS.get(name)
-    if model is None:
-        raise BadRequest("not_found", _ERRORS["not_found"][0].format(model=name), None, "model_not_found")
-    return model
-
-
-def _read_messages(messages: object) -> tuple[list[str], int, str, str]:
-    """Texts of all messages, number of images, role of the last message, system text."""
+def _read(messages: object) -> tuple[Read, Role]:
+    """The conversation, and who spoke last."""
     if not isinstance(messages, list) or not messages:
         raise BadRequest("invalid_request", "Invalid 'messages': expected a non-empty array.", "messages")
-    texts: list[str] = []
-    images, system, role = 0, "", ""
+    said: list[str] = []
+    system: list[str] = []
+    turns: list[Turn] = []
+    names: dict[str, str] = {}
     for at, message in enumerate(messages):
-        role = message.get("role", "") if isinstance(message, dict) else ""
-        if role not in ("system", "developer", "user", "assistant", "tool"):
+        role: Any = message.get("role", "") if isinstance(message, dict) else ""
+        if role not in _ROLES:
             raise BadRequest("invalid_request", f"Invalid value for 'messages[{at}].role'.", f"messages[{at}].role")
-        content = message.get("content")
-        if isinstance(content, list):
-            images += sum(isinstance(part, dict) and part.get("type") == "image_url" for part in content)
-            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-        elif content is not None and not isinstance(content, str):
-            name = f"messages[{at}].content"
-            raise BadRequest("invalid_request", f"Invalid type for '{name}'.", name)
-        texts.append(content or "")
+        text, images = _content(message.get("content"), at)
+        said.append(text)
         if role in ("system", "developer"):
-            system = f"{system}\n{content}" if system else content or ""
-    return texts, images, role, system
+            system.append(text)
+        else:
+            turns.append(_turn(role, text, images, message, names))
+    spoke = turns[-1].role if turns and role not in ("system", "developer") else "user"
+    return Read(turns, system, said), spoke
+
+
+def _content(content: object, at: int) -> tuple[str, tuple[str, ...]]:
+    if isinstance(content, str):
+        return content, ()
+    if content is None:
+        return "", ()
+    if not isinstance(content, list):
+        name = f"messages[{at}].content"
+        raise BadRequest("invalid_request", f"Invalid type for '{name}'.", name)
+    text, images = "", []
+    for part_at, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("text", "refusal"):
+            text += str(part.get(kind) or "")
+        elif kind == "image_url":
+            image = part.get("image_url")
+            images.append(str(image.get("url", "")) if isinstance(image, dict) else "")
+        else:
+            name = f"messages[{at}].content[{part_at}].type"
+            raise BadRequest("invalid_request", f"Invalid value for '{name}': use 'text' or 'image_url'.", name)
+    return text, tuple(images)
+
+
+def _turn(role: Role, text: str, images: tuple[str, ...], message: Mapping[str, Any], names: dict[str, str]) -> Turn:
+    if role == "tool":
+        call_id = str(message.get("tool_call_id") or "")
+        return Turn(role, text, tool_name=names.get(call_id, ""), call_id=call_id)
+    calls = []
+    for called in message.get("tool_calls") or ():
+        function = called.get("function") or {}
+        calls.append(ToolCall(str(function.get("name")), compact(function.get("arguments")), str(called.get("id") or "")))
+        names[calls[-1].call_id] = calls[-1].name
+    return Turn(role, text, images, tuple(calls))
 
 
 def _response_format(model: ModelProfile, wanted: object) -> tuple[Mapping[str, Any] | None, bool]:
@@ -183,9 +144,10 @@ def _response_format(model: ModelProfile, wanted: object) -> tuple[Mapping[str, 
         return None, False
     if wanted["type"] == "json_object":
         return None, True
-    if wanted["type"] != "json_schema" or "json_schema" not in model.capabilities:
-        message = f"Invalid parameter: 'response_format' of type '{wanted['type']}' is not supported with this model."
-        raise BadRequest("invalid_request", message, "response_format")
+    if wanted["type"] != "json_schema":
+        message = f"Invalid value: '{wanted['type']}'. Supported values are: 'json_object', 'json_schema' and 'text'."
+        raise BadRequest("invalid_request", message, "response_format.type")
+    need(model, "json_schema", "'response_format' of type 'json_schema'", "response_format")
     described = wanted.get("json_schema")
     schema = described.get("schema") if isinstance(described, dict) else None
     if not isinstance(schema, dict):
@@ -197,8 +159,7 @@ def _response_format(model: ModelProfile, wanted: object) -> tuple[Mapping[str, 
 def _tools(model: ModelProfile, wanted: object) -> tuple[Tool, ...]:
     if not wanted:
         return ()
-    if "tools" not in model.capabilities:
-        raise BadRequest("invalid_request", f"tools is not supported in this model: {model.name}.", "tools")
+    need(model, "tools", "tools", "tools")
     if not isinstance(wanted, list):
         raise BadRequest("invalid_request", "Invalid type for 'tools': expected an array.", "tools")
     tools = []
@@ -213,28 +174,26 @@ def _tools(model: ModelProfile, wanted: object) -> tuple[Tool, ...]:
     return tuple(tools)
 
 
-def _tool_forced(choice: object) -> str:
+def _tool_choice(choice: object) -> tuple[ToolChoice, str]:
+    if choice == "none":
+        return "none", ""
     if choice == "required":
-        return "*"
+        return "any", ""
     function = choice.get("function") if isinstance(choice, dict) else None
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
+    return ("named", str(function.get("name", ""))) if isinstance(function, dict) else ("auto", "")
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = body.get(name)
-        if value is not None:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadRequest("invalid_request", f"Invalid '{name}': expected an integer >= 1.", name)
-            return value
-    return None
+    newer = whole(body.get("max_completion_tokens"), "max_completion_tokens")
+    return newer if newer is not None else whole(body.get("max_tokens"), "max_tokens")
 
 
-def _check_context(call: Call) -> None:
-    wanted = call.tokens_in + (call.max_tokens or 0)
-    if wanted > call.model.context_tokens:
-        message, _, param, code = _ERRORS["context_length"]
-        raise BadRequest("context_length", message.format(context=call.model.context_tokens, tokens=wanted), param, code)
+def _logprobs(body: Mapping[str, Any]) -> int:
+    wanted = whole(body.get("top_logprobs"), "top_logprobs", least=0) or 0
+    if wanted > _TOP_LOGPROBS_MAX:
+        message = f"Invalid 'top_logprobs': expected an integer <= {_TOP_LOGPROBS_MAX}."
+        raise BadRequest("invalid_request", message, "top_logprobs")
+    return wanted
 
 
 # Out: Answer -> bytes
@@ -242,29 +201,39 @@ def _check_context(call: Call) -> None:
 
 def completion(call: Call, said: Answer, usage: Usage, reply_id: str, created_s: int) -> bytes:
     """A plain `chat.completion`."""
+    return orjson.dumps(completion_of(call, said, usage, reply_id, created_s))
+
+
+def completion_of(call: Call, said: Answer, usage: Usage, reply_id: str, created_s: int) -> dict[str, Any]:
+    """The object of a plain answer."""
     message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+    logprobs = None
     if said.tool_name:
         function = {"name": said.tool_name, "arguments": said.text}
         message["content"] = None
         message["tool_calls"] = [{"id": f"call_{reply_id[:24]}", "type": "function", "function": function}]
-    return orjson.dumps(
-        {
-            "id": f"chatcmpl-{reply_id}",
-            "object": "chat.completion",
-            "created": created_s,
-            "model": call.model.name,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish}],
-            "usage": _usage(usage),
-            "system_fingerprint": "fp_simulator",
-        }
-    )
+    elif call.logprobs is not None:
+        logprobs = _logprobs_of(tokens_of(call, said, PIECE.findall(said.text)))
+    return {
+        "id": f"chatcmpl-{reply_id}",
+        "object": "chat.completion",
+        "created": created_s,
+        "model": call.model.name,
+        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": said.finish}],
+        "usage": _usage(usage),
+        "system_fingerprint": "fp_simulator",
+    }
 
 
 class Chunks:
-    """The events of one stream: `first`, then one per piece with the text it carries, then `last`, then DONE."""
+    """The events of one stream, as `dialect.Chunks` describes them."""
+
+    content_type = EVENTS
+    annotation = b""  # what a descendant of the dialect adds to every choice
 
     def __init__(self, call: Call, said: Answer, reply_id: str, created_s: int) -> None:
-        self._said = said
+        self.silent_tokens = said.reasoning_tokens
+        self._call, self._said = call, said
         self._call_id = f"call_{reply_id[:24]}"
         self._with_usage = call.with_usage
         self._head = orjson.dumps(
@@ -284,17 +253,22 @@ class Chunks:
             function = {"name": self._said.tool_name, "arguments": ""}
             delta["content"] = None
             delta["tool_calls"] = [{"index": 0, "id": self._call_id, "type": "function", "function": function}]
-        return self._event(orjson.dumps(delta), b"null")
+        return self._event(orjson.dumps(delta))
 
     def pieces(self) -> Iterator[tuple[str, bytes]]:
         """Content deltas a word at a time; argument fragments for a tool call."""
-        for piece in _PIECE.findall(self._said.text):
-            quoted = orjson.dumps(piece)
-            if self._said.tool_name:
-                delta = b'{"tool_calls":[{"index":0,"function":{"arguments":' + quoted + b"}}]}"
-            else:
-                delta = b'{"content":' + quoted + b"}"
-            yield piece, self._event(delta, b"null")
+        pieces = PIECE.findall(self._said.text)
+        if self._said.tool_name:
+            for piece in pieces:
+                delta = b'{"tool_calls":[{"index":0,"function":{"arguments":' + orjson.dumps(piece) + b"}}]}"
+                yield piece, self._event(delta)
+        elif self._call.logprobs is None:
+            for piece in pieces:
+                yield piece, self._event(b'{"content":' + orjson.dumps(piece) + b"}")
+        else:
+            for token in tokens_of(self._call, self._said, pieces):
+                delta, logprobs = b'{"content":' + orjson.dumps(token.text) + b"}", orjson.dumps(_logprobs_of([token]))
+                yield token.text, self._event(delta, logprobs=logprobs)
 
     def last(self, usage: Usage) -> bytes:
         """The finish reason and, if asked for, the usage."""
@@ -303,10 +277,45 @@ class Chunks:
             event += b"data: " + self._head + b',"choices":[],"usage":' + orjson.dumps(_usage(usage)) + b"}\n\n"
         return event
 
-    def _event(self, delta: bytes, finish: bytes) -> bytes:
+    def end(self) -> bytes:
+        """The end marker."""
+        return b"data: [DONE]\n\n"
+
+    def broken(self) -> bytes:
+        """An event that is not JSON."""
+        return b'data: {"id":"chatcmpl-","object":"chat.comp\n\n'
+
+    def error(self, failure: Failure) -> bytes:
+        """An error chunk and then the end marker, as vLLM and several gateways do it: the marker alone proves nothing.
+
+        What is filtered in the middle of an answer is no error but a finish reason.
+        """
+        if failure.error_class == "content_filtered":
+            self._said = replace(self._said, finish="content_filter")
+            return self.last(failure.usage) + self.end()
+        return b"data: " + self.error_chunk(failure) + b"\n\n" + self.end()
+
+    def error_chunk(self, failure: Failure) -> bytes:
+        """The error as OpenAI words it."""
+        return error(failure).body
+
+    def _event(self, delta: bytes, finish: bytes = b"null", logprobs: bytes = b"null") -> bytes:
         tail = b',"usage":null}\n\n' if self._with_usage else b"}\n\n"
-        choice = b',"choices":[{"index":0,"delta":' + delta + b',"logprobs":null,"finish_reason":' + finish + b"}]"
-        return b"data: " + self._head + choice + tail
+        choice = b',"choices":[{"index":0,"delta":' + delta + b',"logprobs":' + logprobs + b',"finish_reason":' + finish
+        return b"data: " + self._head + choice + self.annotation + b"}]" + tail
+
+
+def chunks(call: Call, said: Answer, usage: Usage, reply_id: str, created_s: int) -> Chunks:
+    """The events of a stream."""
+    return Chunks(call, said, reply_id, created_s)
+
+
+def _logprobs_of(tokens: list[Token]) -> dict[str, Any]:
+    def one(text: str, logprob: float) -> dict[str, Any]:
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
+
+    content = [one(token.text, token.logprob) | {"top_logprobs": [one(*other) for other in token.others]} for token in tokens]
+    return {"content": content, "refusal": None}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -316,47 +325,6 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.tokens_in + usage.tokens_out,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
-
-
-def error(error_class: str, status: int, model: str, tokens: int, retry_after_s: float | None) -> ErrorReply:
-    """The error of a class as OpenAI words it. Without `retry_after_s` there is no hint, in header or message."""
-    message, kind, param, code = _ERRORS[error_class]
-    hint = "" if retry_after_s is None else f" Please try again in {retry_after_s:g}s."
-    profile = MODELS.get(model)
-    context = profile.context_tokens if profile else 0
-    message = message.format(model=model, tokens=tokens, limit=_TOKENS_PER_MINUTE, context=context, hint=hint)
-    headers: dict[str, str] = {}
-    if retry_after_s is not None:
-        headers = {"retry-after": str(ceil(retry_after_s)), "retry-after-ms": str(ceil(retry_after_s * 1000))}
-    if error_class == "rate_limited":
-        headers |= {**limit_headers(0, _TOKENS_PER_MINUTE, 0.0), "x-should-retry": "true"}
-    return ErrorReply(status, _error_body(message, kind, param, code), headers)
-
-
-def refusal_of(bad: BadRequest, status: int) -> ErrorReply:
-    """The error reply for a request that is itself wrong."""
-    return ErrorReply(status, _error_body(bad.message, "invalid_request_error", bad.param, bad.code), {})
-
-
-def _error_body(message: str, kind: str, param: str | None, code: str | None) -> bytes:
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
-def limit_headers(requests: int, tokens: int, elapsed_s: float) -> dict[str, str]:
-    """OpenAI's six rate-limit headers for what was used in this minute. `reset` is the time until the bucket is full.
-
-    The limits are shown, not enforced: a storm of 429s is a fault, so that a bench has no ceiling but the machine's.
-    """
-    left_s = max(0.0, 60.0 - elapsed_s)
-    reset = f"{left_s * 1000:.0f}ms" if left_s < 1 else f"{left_s:.3f}s"
-    return {
-        "x-ratelimit-limit-requests": str(_REQUESTS_PER_MINUTE),
-        "x-ratelimit-limit-tokens": str(_TOKENS_PER_MINUTE),
-        "x-ratelimit-remaining-requests": str(max(0, _REQUESTS_PER_MINUTE - requests)),
-        "x-ratelimit-remaining-tokens": str(max(0, _TOKENS_PER_MINUTE - tokens)),
-        "x-ratelimit-reset-requests": reset,
-        "x-ratelimit-reset-tokens": reset,
     }
 
 

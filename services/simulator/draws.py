@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import exp
+from statistics import NormalDist
 from typing import TypeVar
 
 T = TypeVar("T")
 _MASK = 0xFFFFFFFFFFFFFFFF
+_NORMAL = NormalDist()
 
 
 def seed_of(*parts: bytes | str | int) -> int:
@@ -28,3 +31,8 @@ def draw(seed: int, index: int) -> float:
 def pick(seed: int, index: int, choices: Sequence[T]) -> T:
     """One of the choices, uniformly."""
     return choices[int(draw(seed, index) * len(choices))]
+
+
+def lognormal(mu: float, sigma: float, chance: float) -> float:
+    """The log-normal number at this uniform chance: exp(mu) at one half."""
+    return exp(mu + sigma * _NORMAL.inv_cdf(min(max(chance, 1e-9), 1 - 1e-9)))

@@ -21,6 +21,11 @@ class FaultKind(StrEnum):
     TRUNCATE = "truncate"  # half the answer, finish reason `length`
     REFUSE = "refuse"  # a polite refusal instead of the answer
     WRONG_JSON = "wrong_json"  # JSON that breaks off or lacks a required field
+    STREAM_ERROR = "stream_error"  # an error event in the middle of a stream
+    ERROR_IN_200 = "error_in_200"  # status 200 with the body of an error
+    WRONG_USAGE = "wrong_usage"  # a good answer that reports other tokens than it is billed for
+    DUPLICATE = "duplicate"  # a stream that sends one of its pieces twice
+    DRIP = "drip"  # one token per `stall_s` from the middle of the answer on
 
 
 # Class -> HTTP status. The bodies are the dialect's business; both tables have the same keys (a test says so).
@@ -36,15 +41,35 @@ ERROR_STATUS = MappingProxyType(
         "quota_exhausted": 429,
         "server_error": 500,
         "overloaded": 503,
+        "timeout": 504,
+        "too_large": 413,
+        "billing": 402,
+        "conflict": 409,
+        "spend_limit": 429,
     }
 )
-_CLASS_OF_STATUS = {400: "invalid_request", 401: "auth", 403: "permission", 404: "not_found", 429: "rate_limited"}
+_CLASS_OF_STATUS = MappingProxyType(
+    {
+        400: "invalid_request",
+        401: "auth",
+        402: "billing",
+        403: "permission",
+        404: "not_found",
+        409: "conflict",
+        413: "too_large",
+        429: "rate_limited",
+        503: "overloaded",
+        504: "timeout",
+        529: "overloaded",
+    }
+)
+_WITH_ERROR = frozenset({FaultKind.ERROR, FaultKind.STREAM_ERROR, FaultKind.ERROR_IN_200})
 
 
 class Fault(BaseModel):
     """One fault as `POST /control` takes it. `share` of the calls are hit; after `times` hits it is gone (0: never).
 
-    An error needs only a status or an error class; each implies the other.
+    An error, in a stream or under a status 200 too, needs only a status or an error class; each implies the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,25 +82,28 @@ class Fault(BaseModel):
     retry_after_s: float | None = Field(default=None, ge=0)
     factor: float = Field(default=8.0, gt=0)  # SLOW: time to first token and time per token are multiplied
     delay_ms: int = Field(default=0, ge=0)  # SLOW: added before the first token, not scaled
-    after_tokens: int = Field(default=40, ge=0)  # CUT_STREAM, STALL_STREAM: tokens sent before it happens
-    stall_s: float = Field(default=30.0, ge=0)  # STALL_STREAM: silence, not scaled
+    after_tokens: int = Field(default=40, ge=0)  # CUT_STREAM, STALL_STREAM, STREAM_ERROR, DRIP: tokens sent before it happens
+    stall_s: float = Field(default=30.0, ge=0)  # STALL_STREAM: silence; DRIP: time per token. Not scaled
+    hang_s: float = Field(default=120.0, ge=0)  # HANG: silence, then a reset. Not scaled
 
     @model_validator(mode="before")
     @classmethod
     def _status_and_class_imply_each_other(cls, data: object) -> object:
-        if not isinstance(data, dict) or data.get("kind") != FaultKind.ERROR:
+        if not isinstance(data, dict) or data.get("kind") not in list(_WITH_ERROR):
             return data
         status, error_class = data.get("status", 0), data.get("error_class", "")
         if not error_class and isinstance(status, int):
-            error_class = _CLASS_OF_STATUS.get(status, "overloaded" if status == 503 else "server_error")
+            error_class = _CLASS_OF_STATUS.get(status, "server_error")
         if not status and isinstance(error_class, str):
             status = ERROR_STATUS.get(error_class, 500)
         return {**data, "status": status, "error_class": error_class}
 
     @model_validator(mode="after")
     def _an_error_is_one_the_dialect_knows(self) -> "Fault":
-        if self.kind is FaultKind.ERROR and self.error_class not in ERROR_STATUS:
+        if self.kind not in _WITH_ERROR:
+            return self
+        if self.error_class not in ERROR_STATUS:
             raise ValueError(f"error_class {self.error_class!r} is unknown; use one of {', '.join(ERROR_STATUS)}")
-        if self.kind is FaultKind.ERROR and self.status < 400:
+        if self.status < 400:
             raise ValueError(f"status {self.status} is no error; use 400 to 599 or leave it out")
         return self

@@ -38,24 +38,32 @@ class Invoice:
         at_ms: int,
         status: str,
         streamed: bool,
+        reported: Usage | None = None,
     ) -> None:
-        """Hand one line to the operating system: a kill of this process loses nothing that was billed."""
-        line = orjson.dumps(
-            {
-                "attempt_id": attempt_id,
-                "provider": provider,
-                "model": model.name,
-                "tokens_in": usage.tokens_in,
-                "tokens_out": usage.tokens_out,
-                "cached_tokens": usage.cached_tokens,
-                "cost_microusd": cost_microusd(model, usage.tokens_in, usage.cached_tokens, usage.tokens_out),
-                "at_ms": at_ms,
-                "status": status,
-                "streamed": streamed,
-            },
-            option=orjson.OPT_APPEND_NEWLINE,
-        )
-        if os.write(self._fd, line) != len(line):
+        """Hand one line to the operating system: a kill of this process loses nothing that was billed.
+
+        `usage` is the truth and costs; `reported` is noted beside it where the answer told its caller something else.
+        """
+        line: dict[str, object] = {
+            "attempt_id": attempt_id,
+            "provider": provider,
+            "model": model.name,
+            "tokens_in": usage.tokens_in,
+            "tokens_out": usage.tokens_out,
+            "cached_tokens": usage.cached_tokens,
+            "cost_microusd": cost_microusd(
+                model, usage.tokens_in, usage.cached_tokens, usage.tokens_out, usage.cache_write_tokens
+            ),
+            "at_ms": at_ms,
+            "status": status,
+            "streamed": streamed,
+        }
+        if usage.cache_write_tokens:
+            line["cache_write_tokens"] = usage.cache_write_tokens
+        if reported is not None and reported != usage:
+            line["reported"] = {"tokens_in": reported.tokens_in, "tokens_out": reported.tokens_out}
+        written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if os.write(self._fd, written) != len(written):
             raise OSError("the invoice could not be written whole; is the disk full?")
 
     def read(self) -> Iterator[bytes]:

@@ -216,6 +216,40 @@ def test_max_tokens_cuts_the_answer_and_says_length() -> None:
     assert answer_tokens(said) == 10
 
 
+def test_a_stop_sequence_ends_the_answer_before_it_and_is_named() -> None:
+    whole = a_right_answer("Why is the sky blue?")
+    cut = a_right_answer("Why is the sky blue?", stop=["nowhere", whole.text[-4:], whole.text[10:14]])
+    assert (cut.text, cut.finish, cut.stop_text) == (whole.text[: whole.text.index(whole.text[10:14])], "stop", whole.text[10:14])
+    short = a_right_answer("Why is the sky blue?", stop=[whole.text[-6:]], max_tokens=3)
+    assert (short.finish, short.stop_text) == ("length", "")
+
+
+def test_a_tools_arguments_are_never_cut_by_a_stop_sequence() -> None:
+    said = a_right_answer("How is the weather in Berlin?", tools=[WEATHER], stop="city")
+    assert orjson.loads(said.text) == {"city": "Berlin"}
+
+
+def test_a_tools_result_is_answered_in_words_unless_a_call_is_forced() -> None:
+    called = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "get_weather", "arguments": "{}"}}]}
+    messages = [{"role": "user", "content": "Weather?"}, called, {"role": "tool", "tool_call_id": "1", "content": "12 degrees"}]
+    body: dict[str, Any] = {"model": "sim-scenario-fallback", "messages": messages, "tools": [WEATHER]}
+    assert answer(parse(orjson.dumps(body))).text.startswith("12 degrees")
+    assert answer(parse(orjson.dumps({**body, "tool_choice": "required"}))).tool_name == "get_weather"
+    assert answer(parse(orjson.dumps({**body, "messages": messages[:1], "tool_choice": "none"}))).tool_name == ""
+
+
+def test_a_right_answer_sounds_surer_than_a_wrong_one_when_asked_for_log_probabilities() -> None:
+    said = [answer(a_call(f"What is {i} + 5?", "sim-nano", logprobs=True)) for i in range(200)]
+    right = [one.certainty for i, one in enumerate(said) if one.text == f"{i} + 5 = {i + 5}"]
+    wrong = [one.certainty for i, one in enumerate(said) if one.text != f"{i} + 5 = {i + 5}"]
+    assert min(right) > max(wrong) - 0.01
+    assert sum(right) / len(right) > sum(wrong) / len(wrong) + 0.1
+
+
+def test_a_scenarios_answer_is_followed_by_its_afterword() -> None:
+    assert answer(a_call("What is 6 * 7?", "sim-s08")).text.startswith("6 * 7 = 42\n\nOnce a small boat")
+
+
 def test_reasoning_leaves_room_for_an_answer_within_max_tokens() -> None:
     said = a_right_answer("Write 200 words about rivers", model="sim-reason", max_tokens=40)
     assert 0 < said.reasoning_tokens <= 20

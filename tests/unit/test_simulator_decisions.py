@@ -9,11 +9,13 @@ import orjson
 import pytest
 
 from services import simulator
-from services.simulator.control import ANY, ControlError, Controls, read_control
+from services.simulator.control import ControlError, Controls, read_control
 from services.simulator.decide import Behaviour, decide
 from services.simulator.dialect_openai import ERROR_CLASSES
 from services.simulator.faults import ERROR_STATUS, Fault, FaultKind
 from services.simulator.profiles import ERROR_MIX, FLEETS, MODELS, cost_microusd
+from services.simulator.scopes import Scope
+from services.simulator.weather import Sky, Weather
 
 CALLS = 5_000
 
@@ -125,9 +127,9 @@ def test_a_bad_control_body_is_refused_with_the_field_named(body: bytes, field: 
 
 
 def controls(*bodies: object) -> Controls:
-    state = Controls(1.0, FLEETS["steady"])
+    state = Controls(1.0, Weather(Sky(FLEETS["steady"])))
     for body in bodies:
-        state.apply(read_control(orjson.dumps(body)))
+        state.apply(read_control(orjson.dumps(body)), 0.0)
     return state
 
 
@@ -136,31 +138,33 @@ def test_the_most_specific_rule_wins_and_null_clears_what_it_covers() -> None:
         {"fault": {"kind": "hang"}},
         {"provider": "beta", "model": "sim-small", "fault": {"kind": "reset"}},
     )
-    assert state.rules[ANY, ANY].fault.kind is FaultKind.HANG
+    assert state.rules[Scope()].fault.kind is FaultKind.HANG
     rule = state.rule("beta", "sim-small")
     assert rule is not None
     assert rule.fault.kind is FaultKind.RESET
-    state.apply(read_control(b'{"provider": "beta", "fault": null}'))
-    assert list(state.rules) == [(ANY, ANY)]
-    state.apply(read_control(b'{"latency_scale": 0}'))
+    state.apply(read_control(b'{"provider": "beta", "fault": null}'), 0.0)
+    assert list(state.rules) == [Scope()]
+    state.apply(read_control(b'{"latency_scale": 0}'), 0.0)
     assert (state.latency_scale, len(state.rules)) == (0, 1)
-    state.apply(read_control(b'{"fault": null}'))
+    state.apply(read_control(b'{"fault": null}'), 0.0)
     assert state.rule("beta", "sim-small") is None
 
 
 def test_a_rule_is_gone_after_its_times() -> None:
     state = controls({"fault": {"kind": "error", "times": 2}})
-    state.hit("alpha", "sim-nano")
-    assert state.rule("alpha", "sim-nano") is not None
-    state.hit("alpha", "sim-large")
+    rule = state.rule("alpha", "sim-nano")
+    assert rule is not None
+    state.hit(rule)
+    assert state.rule("alpha", "sim-large") is rule
+    state.hit(rule)
     assert state.rule("alpha", "sim-nano") is None
 
 
 def test_a_profile_holds_for_one_provider_or_for_all() -> None:
     state = controls({"provider": "beta", "profile": "bad_day"})
-    assert (state.fleet_of("alpha").name, state.fleet_of("beta").name) == ("steady", "bad_day")
-    state.apply(read_control(b'{"profile": "calm"}'))
-    assert (state.fleet_of("alpha").name, state.fleet_of("beta").name) == ("calm", "calm")
+    assert (state.weather.of("alpha").fleet.name, state.weather.of("beta").fleet.name) == ("steady", "bad_day")
+    state.apply(read_control(b'{"profile": "calm"}'), 0.0)
+    assert (state.weather.of("alpha").fleet.name, state.weather.of("beta").fleet.name) == ("calm", "calm")
 
 
 def test_an_error_fault_needs_only_a_status_or_only_a_class() -> None:
