@@ -275,7 +275,7 @@ def _throttle(seen: Evidence, rules: CircuitRules) -> float:
     the row and the windows. Requests are those that were made, so it is 1 − k · success share, and never nothing."""
     row = Health(seen.run.failures, seen.run.failures)
     share = 1 - max(_rejected(calls, rules.throttle_k) for calls in (row, seen.short, seen.long))
-    return max(rules.throttle_share_min, round(share * 20) / 20)
+    return max(rules.throttle_share_min, int(share * 20) / 20)
 
 
 def _rejected(calls: Health, k: float) -> float:

@@ -14,7 +14,7 @@ from shared.windows import NO_PROBES, Probes
 class Seen:
     """One finished call. `counts`: whether a failure of it counts for the circuit; the executor's table decides.
 
-    A call that began (`started_ms`) before the circuit last closed tells of the outage that is over: its failure must not
+    A call that began before the circuit last closed tells of the outage that is over: its failure must not
     count. Only the executor can know, an observation has one time for all its calls.
     """
 
@@ -24,7 +24,6 @@ class Seen:
     usage: Usage | None = None
     cost_microusd: int = 0
     first_token_ms: float | None = None      # streams only
-    started_ms: int = 0
 
 
 @dataclass(slots=True)

@@ -147,8 +147,10 @@ class Ring:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Ring":
-        """Raises ValueError for bytes that no version of this class wrote."""
+        """Nothing remembered where an older version wrote it; raises ValueError for bytes that none wrote."""
         value: dict[str, Any] = orjson.loads(raw)
+        if value.get("version") in range(1, _VERSION):
+            return cls()
         if value.get("version") != _VERSION:
             raise ValueError(f"ring: version {value.get('version')!r} is not {_VERSION}; delete the monitor's changelog")
         gate, limits = value["gate"], value["limits"]
@@ -185,7 +187,7 @@ def fold(ring: Ring, seen: Observation, logged_ms: int) -> bool:
         return False
     ring.reporters[seen.reporter] = Reporter(seen.sequence, at_ms)
     ring.newest_ms = max(ring.newest_ms, at_ms)
-    if seen.calls:
+    if seen.calls or seen.refused:      # a key that another backend refused is refused here, too
         _fold_calls(ring, seen, at_ms)
     if seen.probes_ok or seen.probes_failed:
         _fold_probes(ring, seen)

@@ -170,9 +170,7 @@ class Backends:
         entry = local.entry
         if counts and entry is not None and entry.circuit is Circuit.CLOSED and begun.began_ms < entry.since_ms:
             counts = False      # it began in the outage that is over
-        local.delta.record(
-            Seen(latency_ms, reply.failure, counts, reply.usage, cost_microusd, reply.first_token_ms, begun.began_ms)
-        )
+        local.delta.record(Seen(latency_ms, reply.failure, counts, reply.usage, cost_microusd, reply.first_token_ms))
         usage = reply.usage
         if usage is not None:
             local.quota.settle(begun.tokens, usage.tokens_in + usage.tokens_out, now_ms)

@@ -14,10 +14,11 @@ from random import Random
 
 from schemas.fleet import Observation
 from schemas.messages import Reason
-from schemas.topology import FLEET, OBSERVATIONS, stage_named
-from services.monitor.decide import Watch
+from schemas.topology import ALERTS, FLEET, OBSERVATIONS, stage_named
+from services.monitor import gauges
+from services.monitor.decide import Due, Watch
 from shared import metrics
-from shared.broker import Broker, Record
+from shared.broker import Broker, Output, Record
 from shared.clock import Clock
 from shared.codec import decode
 from shared.dispatch import dead_letter
@@ -109,23 +110,31 @@ class Monitor:
                 await self.publish(owns)
 
     async def publish(self, owns: Callable[[str], bool]) -> None:
-        """Send the entries that are due. While the broker is away they stay due."""
-        for entry in self._watch.look(self._clock.now_ms(), partial(self._random.uniform, -1, 1), owns):
+        """Send what is due, an entry before its alerts. While the broker is away it stays due."""
+        for due in self._watch.look(self._clock.now_ms(), partial(self._random.uniform, -1, 1), owns):
             try:
-                sent = await self._writer.send(Out(FLEET, entry, key=entry.backend))
-                sent.add_done_callback(partial(self._acknowledged, entry.backend))
+                for output in self._outputs(due):
+                    (await self._writer.send_raw(output)).add_done_callback(partial(self._acknowledged, due))
+                gauges.show(due)
             except BrokerUnavailableError as error:
-                self._lost(entry.backend, error)
+                self._lost(due, error)
+        self._writer.publish_counts()
 
-    def _acknowledged(self, backend: str, sent: "asyncio.Future[object]") -> None:
+    def _outputs(self, due: Due) -> list[Output]:
+        if due.entry is None:
+            return [Output(FLEET.name, due.backend.encode(), None)]
+        outs = [Out(FLEET, due.entry, key=due.backend), *(Out(ALERTS, told, key=told.subject) for told in due.alerts)]
+        return [self._writer.output(out, ()) for out in outs]
+
+    def _acknowledged(self, due: Due, sent: "asyncio.Future[object]") -> None:
         if sent.cancelled():
-            self._watch.not_published(backend)
+            self._watch.not_published(due)
         elif (error := sent.exception()) is not None:
-            self._lost(backend, error)
+            self._lost(due, error)
 
-    def _lost(self, backend: str, error: BaseException) -> None:
-        self._watch.not_published(backend)
-        log.warning("fleet: %s is not published yet: %s", backend, error, extra={"backend": backend})
+    def _lost(self, due: Due, error: BaseException) -> None:
+        self._watch.not_published(due)
+        log.warning("fleet: %s is not published yet: %s", due.backend, error, extra={"backend": due.backend})
 
 
 def _count(outcome: str, reason: str, records: int) -> None:

@@ -7,17 +7,19 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from statistics import median
 from uuid import uuid4
 
+import click
 import pytest
 
-from schemas.fleet import Circuit, FleetEntry, Observation
-from schemas.topology import CONFIG, DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
+from schemas.fleet import Alert, AlertKind, Circuit, FleetEntry, Observation
+from schemas.topology import ALERTS, CONFIG, DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
 from shared.broker import Output, Producer
-from shared.codec import encode
+from shared.codec import decode, encode
 from shared.kafka import KafkaBroker
 from shared.table import Table
-from tests.support.builders_monitor import an_observation
+from tests.support.builders_monitor import a_gate, an_observation
 
 COOLDOWN_MS = 1_000
 RAMP_MS = 2_000
@@ -39,7 +41,8 @@ async def until(holds: Callable[[], bool], timeout_s: float) -> float:
 class Fleet:
     """The `fleet` table as any reader has it, and a producer that speaks for executors."""
 
-    def __init__(self, table: Table[FleetEntry], producer: Producer) -> None:
+    def __init__(self, broker: KafkaBroker, table: Table[FleetEntry], producer: Producer) -> None:
+        self._broker = broker
         self._table = table
         self._producer = producer
         self._sequence = 0
@@ -55,13 +58,23 @@ class Fleet:
         await (await self._producer.send(Output(OBSERVATIONS.name, backend.encode(), value)))
         return observation
 
+    async def alerts(self) -> list[Alert]:
+        """Everything on the topic now."""
+        reader = await self._broker.reader(ALERTS.name)
+        found = []
+        for partition, end in (await reader.ends()).items():
+            while await reader.position(partition) < end:
+                found += [decode(ALERTS, record.value) for record in await reader.poll(200)]
+        await reader.close()
+        return found
+
 
 @asynccontextmanager
 async def a_fleet(broker: KafkaBroker) -> AsyncIterator[Fleet]:
-    await broker.create_topics([topic_spec(topic) for topic in (CONFIG, FLEET, OBSERVATIONS, DEAD_LETTERS)])
+    await broker.create_topics([topic_spec(topic) for topic in (CONFIG, FLEET, ALERTS, OBSERVATIONS, DEAD_LETTERS)])
     table: Table[FleetEntry] = Table(broker, FLEET, lambda backend: fleet.history.append(table.values[backend]))
     producer = await broker.producer()
-    fleet = Fleet(table, producer)
+    fleet = Fleet(broker, table, producer)
     await table.start()
     try:
         yield fleet
@@ -133,6 +146,20 @@ async def test_what_is_observed_reaches_the_fleet_in_under_half_a_second_also_af
             assert await until(lambda calls=calls: fleet[fine].windows[2].calls == calls, 5) < 0.5
 
 
+async def test_gates_and_trips_reach_the_fleet_in_a_moment(kafka, kafka_options):
+    """From the reporter's send to the reader's table; 150 ms when nothing else keeps the machine busy."""
+    async with a_fleet(KafkaBroker(kafka_options)) as fleet, a_monitor(kafka.bootstrap):
+        await ready(fleet)
+        took_s = []
+        for number in range(12):
+            ill, began_s = f"ill-{uuid4().hex[:8]}", time.monotonic()
+            await fleet.tell(ill, **({"failures": 8} if number % 2 else {"gate": a_gate(now_ms() + 60_000)}))
+            await until(lambda ill=ill: fleet[ill].gate is not None or fleet[ill].circuit is Circuit.OPEN, 5)
+            took_s.append(time.monotonic() - began_s)
+        click.echo(f"from a gate or a trip to the fleet: median {median(took_s) * 1000:.0f} ms, most {max(took_s) * 1000:.0f} ms")
+        assert median(took_s) < 0.3
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 async def test_a_restart_in_the_middle_keeps_windows_and_circuit(kafka, kafka_options, kill):
     async with a_fleet(KafkaBroker(kafka_options)) as fleet:
@@ -154,3 +181,6 @@ async def test_a_restart_in_the_middle_keeps_windows_and_circuit(kafka, kafka_op
             assert fleet[ill].trips == tripped.trips == 1
             closed = [e for e in fleet.history if e.backend == ill and e.circuit is Circuit.CLOSED and e.trips]
             assert closed == [], "a restart must never close a circuit"
+            kinds = [alert.kind for alert in await fleet.alerts() if alert.subject == ill]
+            assert kinds.count(AlertKind.CIRCUIT_OPEN) == 1, "a restart must repeat no alert"
+            assert AlertKind.CIRCUIT_HALF_OPEN in kinds

@@ -2,9 +2,20 @@
 
 import pytest
 
-from schemas.fleet import Circuit, FleetEntry
-from shared.circuit import TRANSITIONS, CircuitRules, Event, Evidence, LocalTrip, advance, lease, may_open
-from shared.windows import Health, Probes, Run
+from schemas.fleet import Circuit, FleetEntry, Gate, GateReason
+from shared.circuit import (
+    CREDENTIAL_REFUSED,
+    TRANSITIONS,
+    CircuitRules,
+    Event,
+    Evidence,
+    LocalTrip,
+    advance,
+    is_held,
+    lease,
+    may_open,
+)
+from shared.windows import Health, Probes, Run, Slowness
 
 RULES = CircuitRules()
 NOW_MS = 1_700_000_000_000
@@ -50,6 +61,12 @@ def test_the_table_is_the_whole_machine():
         ({"short": Health(19, 19)}, Circuit.CLOSED),
         ({"long": Health(30, 15)}, Circuit.OPEN),
         ({"long": Health(29, 29)}, Circuit.CLOSED),
+        ({"slow": (Slowness("answers", 30, 24),)}, Circuit.OPEN),
+        ({"slow": (Slowness("answers", 30, 23),)}, Circuit.CLOSED),
+        ({"slow": (Slowness("answers", 29, 29),)}, Circuit.CLOSED),
+        ({"slow": (Slowness("first tokens", 99, 0), Slowness("answers", 30, 30))}, Circuit.OPEN),
+        ({"refused": Run(2, NOW_MS)}, Circuit.OPEN),
+        ({"refused": Run(1, NOW_MS)}, Circuit.CLOSED),
     ],
 )
 def test_a_backend_that_fails_is_open_for_the_fleet(seen, circuit):
@@ -107,6 +124,28 @@ def test_a_cooled_circuit_leases_three_probes_to_three_reporters():
 )
 def test_leases_go_to_as_many_living_reporters_as_possible(reporters, before, leases):
     assert lease(reporters, before, NOW_MS, RULES) == leases
+
+
+def test_a_probe_that_the_provider_turned_away_goes_to_others_at_once_under_a_new_epoch():
+    entry = half_open()
+    gate = Gate(until_ms=entry.since_ms + 5_000, reason=GateReason.RATE_LIMITED)
+    again = advanced(entry, now_ms=entry.since_ms + 300, gate=gate)
+    assert (again.probe_epoch, again.probe_leases) == (2, {"r4": 1, "r1": 1, "r2": 1})
+    assert advanced(again, now_ms=entry.since_ms + 400, gate=gate) is again
+
+
+def test_leases_have_their_patience_from_when_the_provider_may_be_called():
+    entry = half_open()
+    gate = Gate(until_ms=entry.since_ms + 600_000, reason=GateReason.QUOTA_EXHAUSTED)
+    entry = advanced(entry, now_ms=entry.since_ms, gate=gate)
+    assert advanced(entry, now_ms=gate.until_ms - 1, gate=gate) is entry
+    free = advanced(entry, now_ms=gate.until_ms)
+    assert (free.gate, free.probe_epoch) == (None, entry.probe_epoch + 1)
+
+
+def test_a_new_epoch_is_above_every_one_that_was_reported_on():
+    """The entry may have been deleted meanwhile: results of its earlier epochs would hide those of the new ones."""
+    assert half_open(probes=Probes(7, 3, 0)).probe_epoch == 8
 
 
 def test_three_passed_probes_close_and_one_failure_opens_for_longer():
@@ -179,6 +218,74 @@ def test_the_cap_holds_a_circuit_closed_and_says_so():
     assert entry.reason == "held closed, too many backends are out already: 8 hard failures in a row"
     assert advanced(entry).reason == ""
     assert advanced(entry, run=Run(8, NOW_MS)).circuit is Circuit.OPEN
+
+
+@pytest.mark.parametrize(
+    ("seen", "share"),
+    [
+        ({"run": Run(8, NOW_MS)}, 0.10),
+        ({"run": Run(300, NOW_MS)}, 0.05),
+        ({"long": Health(60, 60)}, 0.05),
+        ({"long": Health(60, 30)}, 0.75),
+        ({"short": Health(20, 15), "long": Health(900, 15)}, 0.40),
+    ],
+    ids=["a row", "a long row", "all fail", "half fail", "lately"],
+)
+def test_what_is_held_closed_is_called_as_much_as_it_answers(seen, share):
+    entry = advanced(CLOSED, may_open=False, **seen)
+    assert is_held(entry)
+    assert entry.share == share
+
+
+def test_a_held_circuit_is_let_go_when_two_thirds_of_the_calls_succeed():
+    entry = opened(may_open=False)
+    for failed, share in ((60, 0.05), (30, 0.75), (21, 0.95)):
+        entry = advanced(entry, may_open=False, long=Health(60, failed))
+        assert (is_held(entry), entry.share) == (True, share)
+    entry = advanced(entry, long=Health(60, 20))
+    assert (is_held(entry), entry.share, entry.reason) == (False, 1.0, "")
+
+
+def test_a_held_circuit_that_is_recovering_takes_the_smaller_share():
+    entry = advanced(closed_again(), may_open=False, run=Run(8, NOW_MS + 99_999), now_ms=NOW_MS + 99_999, long=Health(9, 0))
+    assert entry.share == 0.10
+
+
+def test_a_slow_backend_is_better_than_none():
+    assert advanced(CLOSED, may_open=False, slow=(Slowness("answers", 50, 50),)) is CLOSED
+
+
+def test_a_refused_credential_opens_whatever_the_cap_says_and_for_longer():
+    entry = advanced(CLOSED, refused=Run(2, NOW_MS), may_open=False)
+    assert (entry.circuit, entry.reason) == (Circuit.OPEN, "credential refused")
+    assert entry.cooldown_until_ms == NOW_MS + 60_000
+    assert half_open(entry).circuit is Circuit.HALF_OPEN
+
+
+@pytest.mark.parametrize(("trips", "cooldown_ms"), [(1, 120_000), (3, 480_000), (4, 900_000), (40, 900_000)])
+def test_the_cooldown_of_a_refused_credential_doubles_up_to_a_quarter_of_an_hour(trips, cooldown_ms):
+    entry = advanced(CLOSED.model_copy(update={"trips": trips}), refused=Run(2, NOW_MS))
+    assert entry.cooldown_until_ms == NOW_MS + cooldown_ms
+
+
+def test_a_probe_that_is_refused_again_keeps_the_longer_cooldown():
+    entry = half_open(advanced(CLOSED, refused=Run(2, NOW_MS)))
+    again = advanced(entry, now_ms=entry.since_ms, probes=Probes(1, 0, 1), refused=Run(3, NOW_MS))
+    assert (again.reason, again.cooldown_until_ms - again.since_ms) == (CREDENTIAL_REFUSED, 120_000)
+
+
+def test_refusals_from_before_the_circuit_closed_are_the_old_outage():
+    entry = closed_again()
+    assert advanced(entry, now_ms=entry.since_ms, refused=Run(9, entry.since_ms - 1)).circuit is Circuit.CLOSED
+
+
+def test_an_entry_has_the_gate_that_holds():
+    gate = Gate(until_ms=NOW_MS + 1, reason=GateReason.RATE_LIMITED)
+    gated = advanced(CLOSED, gate=gate)
+    assert gated.gate == gate
+    assert opened(gate=gate).gate == gate
+    assert opened(gate=gate, may_open=False).gate == gate
+    assert advanced(gated).gate is None
 
 
 def test_when_no_backend_is_left_the_first_cooldown_is_long_enough():
