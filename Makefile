@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos failover bench bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover fleet scenarios bench bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ chaos: $(READY) ## kill and freeze processes of a running Baton, restart its bro
 
 failover: $(READY) ## break a backend under load, and time how the fleet leaves it and comes back to it
 	@$(BIN)/python -m tests.failover
+
+fleet: $(READY) ## what the fleet promises: circuits, balance, gates, hedges, lanes, overload
+	@$(BIN)/python -m tests.fleet $(ARGS)
+
+scenarios: $(READY) ## sixteen provider faults in three wire formats: whole answers or true errors, on time, and the books agree
+	@$(BIN)/python -m tests.scenarios $(ARGS)
 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -46,8 +46,6 @@ def answer(call: Call) -> Answer:
         said = _json_answer(call, facts, prompt_seed, seed, right)
     else:
         said = _prose(call, facts, prompt_seed, seed, right)
-        if call.model.afterword:
-            said = replace(said, text=f"{said.text} {call.model.afterword}")
     if call.logprobs is not None:
         said = replace(said, certainty=_certainty(seed, right))
     return within_limit(stopped(_with_reasoning(call, said, seed), call.stop), call.max_tokens)

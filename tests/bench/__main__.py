@@ -9,7 +9,7 @@ from typing import Any
 import click
 import uvloop
 
-from tests.bench import latency, relay, saturation, stages
+from tests.bench import calls, latency, relay, saturation, stages
 from tests.bench.cpu import busy_warning, require_proc, surroundings
 from tests.bench.report import OUT, Row, Target, rounded_all, table, targets_table, write_section
 from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised, teller
@@ -42,10 +42,11 @@ class Length:
     sustained_s: float
     overload_s: float
     stage_rounds: int
+    calls: int
 
 
-FULL = Length(rounds=3, seconds=8, sustained_s=20, overload_s=8, stage_rounds=9)
-QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3)
+FULL = Length(rounds=3, seconds=8, sustained_s=20, overload_s=8, stage_rounds=9, calls=4_000)
+QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3, calls=800)
 
 
 @click.command()
@@ -85,6 +86,8 @@ def measure(length: Length, say: Say) -> dict[str, Any]:
             }
             if system.restarts():
                 raise click.ClickException("a service ended and was started again: these figures mean nothing")
+        say("calls of a provider, beside a bare client")
+        figures["calls"] = uvloop.run(calls.measure(simulator_url, length.rounds, length.calls))
     say("each stage alone")
     return figures | {"stages": asyncio.run(stages.measure(length.stage_rounds))}
 
@@ -122,6 +125,7 @@ def targets_of(figures: dict[str, Any]) -> list[Target]:
         ),
         Target("CPU per request, all of Baton", figures["cpu_ms_per_request"], TOTAL_CPU_MS_MAX, "ms"),
         *(Target(f"  {name}", processes[name]["cpu_ms_per_request"], limit, "ms") for name, limit in CPU_MS_MAX.items()),
+        *calls.targets(figures["calls"]),
         Target(f"memory of the largest, {largest}", services[largest]["rss_mb"], RSS_MB_MAX, "MB"),
         Target(f"ready, the slowest, {slowest}", services[slowest]["ready_s"], READY_S_MAX, "s"),
         Target(f"routing decision, {stages.MODELS_COUNT} models", router_us, ROUTING_US_MAX, "µs"),
@@ -138,6 +142,8 @@ def tables(figures: dict[str, Any]) -> list[str]:
               *_rates(figures)),
         table("At saturation, per process (broker and simulator are not counted as Baton)", *_processes(figures)),
         table("Each stage alone, µs per record (executor without the HTTP call)", *_stages(figures)),
+        table("One call of a provider, CPU-µs", ("call", "bare client", "executor's", "times", "events", "µs/event"),
+              calls.rows(figures["calls"])),
         table("Asked nothing, % of a core", tuple(figures["idle_cpu_percent"]), [tuple(figures["idle_cpu_percent"].values())]),
         table("Overload", *_overload(figures)),
     ]
