@@ -172,7 +172,7 @@ class Backends:
             counts = False      # it began in the outage that is over
         local.delta.record(Seen(latency_ms, reply.failure, counts, reply.usage, cost_microusd, reply.first_token_ms))
         usage = reply.usage
-        if usage is not None:
+        if usage is not None and not usage.estimated:
             local.quota.settle(begun.tokens, usage.tokens_in + usage.tokens_out, now_ms)
         if reply.limits is not None:
             local.delta.limited(reply.limits)

@@ -10,8 +10,8 @@ _MINUTE_MS = 60_000
 
 
 class _Bucket:
-    """A token bucket (RFC 2697's, in debt after an oversized take). One unit is `scale` of its own small change, of which
-    `per_minute` come back every millisecond. It never holds more than `capacity`."""
+    """A token bucket (RFC 2697's, but in debt after a take larger than itself: even one call may be). One unit is `scale` of
+    its own small change, of which `per_minute` come back every millisecond. It never holds more than `capacity`."""
 
     __slots__ = ("_at_ms", "_level", "capacity", "per_minute", "scale")
 
@@ -23,7 +23,7 @@ class _Bucket:
     def _shape(self, per_minute: int, executors: int) -> None:
         self.per_minute = per_minute
         self.scale = _MINUTE_MS * executors
-        self.capacity = max(per_minute * BURST_MS, self.scale)   # one unit at least, or it could never give any
+        self.capacity = per_minute * BURST_MS
 
     def reshape(self, per_minute: int, executors: int) -> None:
         """A new limit: as full as before in proportion; a debt stays what it is."""

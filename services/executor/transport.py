@@ -1,6 +1,8 @@
 """HTTP by httpx2's interface over one aiohttp session: the same API and errors, at a third of the CPU time per call.
 
-It follows no redirect, keeps no cookie, decodes no body, and reads no proxy or credential from the environment.
+It follows no redirect, keeps no cookie, decodes no body, and reads no proxy or credential from the environment. HTTP/1.1 alone:
+HTTP/2 (httpx2 with h2) took five times the CPU per call and more than twice per streamed event, and failed all calls of a
+connection whenever the server retired it.
 """
 
 from collections.abc import AsyncIterator
@@ -66,12 +68,18 @@ class _Body(httpx2.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """What has come by now: nothing is held back, and nothing is left behind by a reader who stops."""
         try:
-            async for piece in self._response.content.iter_any():
-                yield piece
+            piece = await self._response.content.readany()
         except CAUGHT as error:
             raise translated(error) from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         self._response.close()

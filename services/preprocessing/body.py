@@ -153,7 +153,10 @@ def _tool_calls(calls: Any, where: str, problems: Problems) -> list[dict[str, An
         if not isinstance(name, str) or not isinstance(arguments, str) or not isinstance(call.get("id"), str):
             problems.append(f"{where}[{index}]: needs id, function.name and function.arguments, all texts")
             continue
-        read.append({"id": call["id"], "type": "function", "function": {"name": name, "arguments": arguments}})
+        kept = {"id": call["id"], "type": "function", "function": {"name": name, "arguments": arguments}}
+        if isinstance(call.get("extra_content"), dict):
+            kept["extra_content"] = call["extra_content"]   # a provider's own, such as a thought's signature: it wants it back
+        read.append(kept)
     return read
 
 

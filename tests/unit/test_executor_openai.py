@@ -37,7 +37,7 @@ def test_what_the_caller_left_out_is_left_out() -> None:
 
 
 def test_every_parameter_goes_along() -> None:
-    given = {
+    given: dict[str, Any] = {
         "temperature": 0.0,
         "top_p": 0.5,
         "seed": 7,
@@ -145,7 +145,9 @@ def test_a_refusal_is_an_answer() -> None:
 def test_text_in_parts_is_put_together() -> None:
     body = completed()
     body["choices"][0]["message"]["content"] = [
-        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "4"}, {"type": "text", "text": "2"}
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "4"},
+        {"type": "text", "text": "2"},
     ]
     assert read(200, body)[1].answer.text == "42"
 
@@ -219,7 +221,7 @@ def error(message: str = "no", type: str = "", param: str | None = None, code: A
         (200, {"error": "model 'x' not found, try pulling it first"}, "not_found"),
         (413, b"", "too_large"),
         (413, error("Request too large for model", "tokens", None, "rate_limit_exceeded"), "too_large"),
-        (429, error("Request too large for gpt-4o: Limit 10000, Requested 12000", "tokens", None, "rate_limit_exceeded"), "too_large"),
+        (429, error("Request too large: Limit 10000, Requested 12000", "tokens", None, "rate_limit_exceeded"), "too_large"),
         (429, error(code="project_spend_limit_exceeded"), "quota_exhausted"),
         (429, error(code="credit_balance_exhausted", type="insufficient_quota"), "quota_exhausted"),
         (402, error("Insufficient Balance", "unknown_error"), "quota_exhausted"),

@@ -174,6 +174,14 @@ def test_a_session_may_be_named_in_batons_way_or_in_openais_and_batons_wins(body
     assert chat.session == session
 
 
+def test_what_a_provider_wants_back_with_its_tool_call_is_kept() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    signed = call | {"extra_content": {"google": {"thought_signature": "c2lnbmVk"}}}
+    chat = task_of(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [signed]}]).chat
+    assert chat is not None
+    assert chat.messages[1]["tool_calls"] == [signed]
+
+
 def test_parallel_tool_calls_mean_nothing_without_tools() -> None:
     chat = task_of(prompt="a", parallel_tool_calls=True).chat
     assert chat is not None
