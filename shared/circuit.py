@@ -126,7 +126,7 @@ def _event(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> tuple[Even
     if seen.probes.epoch != entry.probe_epoch:
         return None, ""
     if seen.probes.failed:
-        is_refusal = seen.refused.failures >= rules.refused_max
+        is_refusal = seen.refused.failures >= rules.refused_max and not seen.run.failures
         return Event.PROBE_FAILED, CREDENTIAL_REFUSED if is_refusal else "a probe failed"
     if seen.probes.passed >= rules.probes:
         return Event.PROBES_PASSED, f"{seen.probes.passed} probes passed"

@@ -29,6 +29,8 @@ from shared.sketch import pace_ms
 log = logging.getLogger(__name__)
 
 CIRCUIT_RULES = CircuitRules()
+PROBE_AGAIN_MS = 1_000
+"""A probe that met a rate limit of unknown length is made again after this."""
 PRESENCE_MS = 1_000
 """How often a replica says that it is there: for probes of a backend that is out, and for its part of a rate limit."""
 
@@ -66,7 +68,7 @@ class Backends:
         self._tokens = RetryTokens(2 * TOKENS_MAX)   # of all backends together: one that is bad must not use up all
         self._version = -1
         self.hedging = Hedging()
-        self.room = WaitingRoom(self._has_place, self.reserve, self.release, clock.now_ms)
+        self.room = WaitingRoom(self._has_place, self.reserve, self.give_back, clock.now_ms)
         self.urgent = Event()
         """Set when the fleet should hear of something now: a trip, a gate."""
 
@@ -113,7 +115,7 @@ class Backends:
             local.read(backend, self._fleet().get(name))
         else:
             entry = self._fleet().get(name)
-            if local.entry is not entry:
+            if local.entry is not entry or local.backend is not backend:
                 local.read(backend, entry)
         return local
 
@@ -125,6 +127,8 @@ class Backends:
         if backend is None:
             return False
         local, now_ms = self._current(name, backend), self._clock.now_ms()
+        if local.promised and local.is_rationed():
+            return False        # one at a time: a place without a call's worth of the limit is none
         return local.has_room() and local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
 
     def may_hedge(self) -> bool:
@@ -132,7 +136,15 @@ class Backends:
         return self.hedging.may_hedge() and self._tokens.may_hedge()
 
     def reserve(self, name: str) -> None:
-        self.local(name).in_flight += 1
+        """A place was given to a plan that waited; it is on its way to use it."""
+        local = self.local(name)
+        local.in_flight += 1
+        local.promised += 1
+
+    def give_back(self, name: str) -> None:
+        """The plan could not use the place after all."""
+        self._locals[name].promised -= 1
+        self.release(name)
 
     def release(self, name: str) -> None:
         """A place is free again: who waits for it comes next."""
@@ -147,7 +159,9 @@ class Backends:
         """
         now_ms, backend = self._clock.now_ms(), self._catalogue().backends[call.backend]
         local = self._current(call.backend, backend)
-        if not has_place:
+        if has_place:
+            local.promised -= 1
+        else:
             local.in_flight += 1
         retry = Retry.THROTTLED if after is FailureClass.RATE_LIMITED else Retry.TRANSIENT
         begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight, retry)
@@ -159,6 +173,8 @@ class Backends:
             self._tokens.spend(retry)
         elif call.kind is AttemptKind.HEDGE:
             local.delta.hedged()
+        if has_place:
+            self.room.offer(call.backend)
         return begun
 
     # --- After a call --------------------------------------------------------------------------------------------
@@ -176,13 +192,20 @@ class Backends:
             local.quota.settle(begun.tokens, usage.tokens_in + usage.tokens_out, now_ms)
         if reply.limits is not None:
             local.delta.limited(reply.limits)
-        if begun.call.kind is AttemptKind.PROBE and reply.failure is not FailureClass.RATE_LIMITED:
-            local.delta.record_probe(begun.probe_epoch, passed=reply.failure is None)
-            self.urgent.set()
+        if begun.call.kind is AttemptKind.PROBE:
+            self._probed(begun, local, reply, counts)
         if reply.failure is None:
             self._succeeded(begun, local, latency_ms, reply, now_ms)
         else:
             self._failed(begun, local, reply, counts, now_ms)
+
+    def _probed(self, begun: Begun, local: Local, reply: Reply, counts: bool) -> None:
+        """What says nothing about the backend, a caller's mistake or haste, neither passes nor fails: the lease comes back."""
+        if reply.failure is None or counts or reply.failure is FailureClass.AUTH:
+            local.delta.record_probe(begun.probe_epoch, passed=reply.failure is None)
+            self.urgent.set()
+        else:
+            local.return_probe(begun.probe_epoch)
 
     def _succeeded(self, begun: Begun, local: Local, latency_ms: float, reply: Reply, now_ms: int) -> None:
         pace = pace_ms(latency_ms, reply.usage.tokens_out if reply.usage else 0)
@@ -196,8 +219,12 @@ class Backends:
     def _failed(self, begun: Begun, local: Local, reply: Reply, counts: bool, now_ms: int) -> None:
         assert reply.failure is not None
         local.throttled(reply.failure, now_ms)
-        if reply.failure in _GATES and (reply.wait_ms is not None or reply.failure is FailureClass.QUOTA_EXHAUSTED):
-            local.gated(_GATES[reply.failure], reply.wait_ms, now_ms)
+        wait_ms = reply.wait_ms
+        if wait_ms is None and reply.failure is FailureClass.RATE_LIMITED and begun.call.kind is AttemptKind.PROBE:
+            wait_ms = PROBE_AGAIN_MS
+        if wait_ms is not None or reply.failure is FailureClass.QUOTA_EXHAUSTED:
+            is_quota = reply.failure is FailureClass.QUOTA_EXHAUSTED
+            local.gated(GateReason.QUOTA_EXHAUSTED if is_quota else GateReason.RATE_LIMITED, wait_ms, now_ms)
             self.urgent.set()
         if reply.failure is FailureClass.AUTH and reply.sent:
             self._refused(begun, reply.status, now_ms)
@@ -247,13 +274,6 @@ class Backends:
                 local.present_at_ms = now_ms
                 taken.append(seen)
         return taken
-
-
-_GATES = {
-    FailureClass.RATE_LIMITED: GateReason.RATE_LIMITED,
-    FailureClass.QUOTA_EXHAUSTED: GateReason.QUOTA_EXHAUSTED,
-    FailureClass.OVERLOADED: GateReason.RATE_LIMITED,      # a 503 with Retry-After asks for the same
-}
 
 
 def _wants_presence(backend: Backend, local: Local) -> bool:

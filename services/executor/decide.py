@@ -12,6 +12,7 @@ from schemas.messages import Candidate, Failure, Plan, Reason
 from services.executor.failures import FAILURES, Rules
 
 STAGE = "executor"
+_NOT_HELD = (None, FailureClass.ORPHANED, FailureClass.CANCELLED)
 RETRY_BASE_MS = 500            # full jitter, as the SDKs of the providers do; doubled per retry
 RETRY_BASE_THROTTLED_MS = 1000
 RETRY_MS_MAX = 8_000
@@ -154,8 +155,8 @@ def hedge_step(
 
 
 def failed_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Those that are held against the plan: an attempt whose executor died is not."""
-    return [attempt for attempt in attempts if attempt.failure not in (None, FailureClass.ORPHANED)]
+    """Those that are held against the plan: not one whose executor died, nor one that was given up or never sent."""
+    return [attempt for attempt in attempts if attempt.failure not in _NOT_HELD]
 
 
 def _rules(attempt: Attempt) -> Rules:
@@ -272,7 +273,7 @@ def _first_possible(
             else:
                 waiting[option.backend] = None
                 latest_ms = max(latest_ms, limits.deadline_ms - _usual_ms(option, limits, is_slow=True))
-                is_crowded = is_crowded or option.full
+                is_crowded = is_crowded or (option.full and option.usable and option.ready_at_ms <= limits.now_ms)
         if ready:
             chosen = choose(ready, limits.session, draw)
             kind = _kind(plan, attempts, chosen)
@@ -339,7 +340,7 @@ def _call(
     )
     timeout_ms = min(granted_ms, left_ms - int(left_ms * RESERVE_SHARE) if has_other else left_ms)
     fair_ms = FAIR_MS_UNKNOWN if option.p50_ms is None else FAIR_P50S * option.p50_ms
-    is_fair = option.probe or timeout_ms >= min(granted_ms, fair_ms)
+    is_fair = timeout_ms >= min(granted_ms, fair_ms)
     return Call(candidate, option.backend, kind, timeout_ms, is_fair)
 
 

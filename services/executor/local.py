@@ -30,6 +30,7 @@ class Local:
     quota: Quota = field(default_factory=Quota)
     tokens: RetryTokens = field(default_factory=RetryTokens)
     in_flight: int = 0
+    promised: int = 0                   # of these: places of plans that have not begun their call yet
     pace_ms: float = 0.0                # peak-EWMA; 0: never called from here
     pace_at_ms: int = 0
     trip: LocalTrip = field(default_factory=LocalTrip)
@@ -39,7 +40,8 @@ class Local:
     delta: Delta = field(default_factory=Delta)
     sequence: int = 0
     present_at_ms: int = 0
-    entry: FleetEntry | None = None     # the one that the figures below were read from
+    backend: Backend | None = None      # the configuration and the entry that limits and figures were read from
+    entry: FleetEntry | None = None
     p50_ms: int | None = None
     p95_ms: int | None = None
     pace_usual_ms: float = 0.0
@@ -72,7 +74,7 @@ class Local:
         """Take over the fleet's word: it replaces a local trip, sets limits, and gives the figures of a usual call."""
         self.gradient.set_max(backend.concurrency_max)
         was_out = self.entry is not None and self.entry.circuit is not Circuit.CLOSED
-        self.entry = entry
+        self.backend, self.entry = backend, entry
         limits = entry.limits if entry and entry.limits else RateLimits()
         self.quota.set(backend.rpm or limits.rpm, backend.tpm or limits.tpm, max(entry.executors, 1) if entry else 1)
         if entry is None:
@@ -120,6 +122,15 @@ class Local:
             self.probe_epoch, self.probes_used = epoch, 0
         self.probes_used += 1
         return epoch
+
+    def return_probe(self, epoch: int) -> None:
+        """A probe that proved nothing: its lease may be used again."""
+        if self.probe_epoch == epoch and self.probes_used:
+            self.probes_used -= 1
+
+    def is_rationed(self) -> bool:
+        """Whether something besides places limits the calls: a rate limit, or leases of probes."""
+        return self.quota.is_limited or (self.entry is not None and self.entry.circuit is Circuit.HALF_OPEN)
 
     # --- Gates ---------------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class Provider:
                 headers = _plain(response)
                 if response.status_code == 200 and not headers.get("content-type", "").startswith(_WHOLE):
                     reader = endpoint.adapter.stream(headers)
-                    reply = await _listen(reader, _pieces(response, headers), patience)
+                    reply = await _listen(reader, _pieces(response, headers), patience, _has_end(headers))
                 else:
                     patience.for_whole()
                     body = await _read(response, headers)
@@ -147,8 +147,9 @@ class Provider:
         return replace(reply, streamed=True, first_token_ms=patience.first_token_ms)
 
 
-async def _listen(reader: Stream, pieces: AsyncIterator[bytes], patience: Patience) -> Reply:
-    """Reads a stream to its end, or to where nothing that could still come would matter."""
+async def _listen(reader: Stream, pieces: AsyncIterator[bytes], patience: Patience, has_end: bool) -> Reply:
+    """Reads a stream to its end, or to where nothing that could still come would matter. `has_end`: the body can prove that it
+    was whole; where only the connection's close ends it, half looks like all of it."""
     size = 0
     async for piece in pieces:
         size += len(piece)
@@ -158,7 +159,11 @@ async def _listen(reader: Stream, pieces: AsyncIterator[bytes], patience: Patien
         if reader.over and not reader.finished:
             break
         patience.heard(reader)
-    return reader.result()
+    return reader.result(None if has_end or reader.finished else FailureClass.TRUNCATED)
+
+
+def _has_end(headers: dict[str, str]) -> bool:
+    return "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
 
 
 def _whole(endpoint: Endpoint, status: int, headers: dict[str, str], body: bytes | None) -> Reply:

@@ -72,6 +72,10 @@ class Quota:
         self._requests = _changed(self._requests, rpm, executors)
         self._tokens = _changed(self._tokens, tpm, executors)
 
+    @property
+    def is_limited(self) -> bool:
+        return self._requests is not None or self._tokens is not None
+
     def ready_at_ms(self, tokens: int, now_ms: int) -> int:
         """When a call of so many tokens may go; `now_ms` when it may go now."""
         ready_ms = now_ms

@@ -55,7 +55,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             )
         except CAUGHT as error:
             raise translated(error) from error
-        headers = list(response.headers.items())
+        headers = list(response.raw_headers)   # bytes: what is no ASCII must not end the call
         return httpx2.Response(response.status, headers=headers, stream=_Body(response), request=request)
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from schemas.ledger import Attempt, AttemptKind, FailureClass
 from schemas.messages import Answer, Failure, Lane, Plan
 from schemas.topology import ATTEMPTS
 from services.executor import books
-from services.executor.backends import Backends
+from services.executor.backends import Backends, Begun
 from services.executor.decide import Call, Finish, Limits, Wait, hedge_step, next_step
 from services.executor.provider import Provider
 from services.executor.reply import Reply
@@ -63,6 +63,7 @@ class Walk:
         self._attempts = attempts
         self._policy = tools.catalogue().policy_of(envelope.tenant)
         self._unsent: list[Attempt] = []
+        self._sent: list[asyncio.Future[object]] = []   # closing lines that the log may not have acknowledged yet
         self._running: list[Attempt] = []          # started lines of calls on their way
         self._abandoned: set[str] = set()          # attempts given up for a faster one
         self._place: str | None = None             # a backend that has counted this plan in
@@ -83,7 +84,7 @@ class Walk:
             options = self._tools.backends.options(self._plan, attempt_id, now_ms, self._place, self._policy.region)
             step = next_step(self._plan, self._attempts, options, self._limits(now_ms), self._tools.draw)
             if isinstance(step, Finish):
-                return self._finish(failure=self._in_full(step.failure))
+                return await self._finish(failure=self._in_full(step.failure))
             if self._unsent:
                 await self._write_closed()
                 continue   # ask again: what was usable may no longer be
@@ -96,7 +97,7 @@ class Walk:
             last = made[-1]
             self._said = last.reply.said
             if last.reply.answer is not None:
-                return self._finish(last.reply.answer, last.line)
+                return await self._finish(last.reply.answer, last.line)
 
     # --- Waiting -------------------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Walk:
     def _give_place_back(self) -> None:
         if self._place is not None:
             place, self._place = self._place, None
-            self._tools.backends.release(place)
+            self._tools.backends.give_back(place)
 
     def _limits(self, now_ms: int, running_too: bool = False) -> Limits:
         envelope = self._envelope
@@ -139,10 +140,11 @@ class Walk:
         is_primary = call.kind in (AttemptKind.PRIMARY, AttemptKind.ESCALATION)
         after_ms = hedging.after_ms(call.candidate.model, features, streamed) if is_primary and self._may_hedge() else None
         began_s = self._tools.clock.monotonic_s()
+        begun = self._begin(call)
         if after_ms is None or after_ms >= call.timeout_ms:
-            made = [await self._made(call, attempt_id, streamed)]
+            made = [await self._made_once(begun, attempt_id, streamed)]
         else:
-            made = await self._hedged(call, attempt_id, streamed, after_ms)
+            made = await self._hedged(begun, attempt_id, streamed, after_ms)
         if is_primary:
             hedging.primary()
             if made[-1].reply.failure is None:
@@ -151,28 +153,52 @@ class Walk:
                 hedging.observe(call.candidate.model, features, streamed, waited_ms)
         return made
 
+    def _begin(self, call: Call) -> Begun:
+        """Count the call in, in the same breath as it was decided: the next decision must see it."""
+        has_place = self._place == call.backend
+        after = self._attempts[-1].failure if self._attempts else None
+        begun = self._tools.backends.begin(call, self._plan, has_place, after)
+        if has_place:
+            self._place = None
+        return begun
+
     def _may_hedge(self) -> bool:
         return self._policy.hedge and self._envelope.lane == Lane.INTERACTIVE
 
-    async def _hedged(self, call: Call, attempt_id: str, streamed: bool, after_ms: float) -> list[Made]:
+    async def _hedged(self, begun: Begun, attempt_id: str, streamed: bool, after_ms: float) -> list[Made]:
         """The call, and a second one elsewhere once it takes unusually long. The first answer wins; the other is cut."""
-        begun = asyncio.Event()
-        calls = [asyncio.create_task(self._made(call, attempt_id, streamed, begun.set))]
+        has_token = asyncio.Event()
+        calls = [self._task(begun, attempt_id, streamed, has_token.set)]
         try:
             await asyncio.wait(calls, timeout=after_ms / 1000)
-            if not calls[0].done() and not begun.is_set():
-                hedge = self._hedge(call)
+            if not calls[0].done() and not has_token.is_set():
+                hedge = self._hedge(begun.call)
                 if hedge is not None:
-                    calls.append(asyncio.create_task(self._made(hedge, self._next_id(1), self._is_streamed(hedge))))
+                    calls.append(self._task(self._begin(hedge), self._next_id(1), self._is_streamed(hedge)))
             pending = set(calls)
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if any(task.result().reply.answer is not None for task in done):
+                if any(not task.cancelled() and task.result().reply.answer is not None for task in done):
                     self._abandon(pending)
         finally:
             for task in calls:
                 task.cancel()
-        return sorted((task.result() for task in calls), key=lambda made: made.reply.answer is not None)
+        over = (task.result() for task in calls if not task.cancelled())   # one cut before its first step left no line
+        return sorted(over, key=lambda made: made.reply.answer is not None)
+
+    def _task(
+        self, begun: Begun, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None = None
+    ) -> "asyncio.Task[Made]":
+        """The call as a task. Its place is free when it ends, even if it was cut before its first step."""
+        task = asyncio.create_task(self._made(begun, attempt_id, streamed, on_first_token))
+        task.add_done_callback(lambda _: self._tools.backends.release(begun.call.backend))
+        return task
+
+    async def _made_once(self, begun: Begun, attempt_id: str, streamed: bool) -> Made:
+        try:
+            return await self._made(begun, attempt_id, streamed)
+        finally:
+            self._tools.backends.release(begun.call.backend)
 
     def _hedge(self, running: Call) -> Call | None:
         tools, now_ms = self._tools, self._tools.clock.now_ms()
@@ -191,20 +217,17 @@ class Walk:
             task.cancel()
 
     async def _made(
-        self, call: Call, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None = None
+        self, begun: Begun, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None = None
     ) -> Made:
         """One call: on the books, made, learned from. Its closing line is not yet written."""
-        tools, context, clock = self._tools, self._context, self._tools.clock
-        has_place, self._place = self._place == call.backend, None if self._place == call.backend else self._place
-        after = self._attempts[-1].failure if self._attempts else None
-        begun = tools.backends.begin(call, self._plan, has_place, after)
+        tools, context, clock, call = self._tools, self._context, self._tools.clock, begun.call
         is_sent, began_s = False, clock.monotonic_s()
+        context.check_alive()
+        prices = prices_at(begun.backend, begun.began_ms)
+        line = books.started(call, attempt_id, self._envelope, begun.backend, prices, tools.instance, begun.began_ms)
+        self._running.append(line)
+        tools.takeover.note(context.record.partition, line)
         try:
-            context.check_alive()
-            prices = prices_at(begun.backend, begun.began_ms)
-            line = books.started(call, attempt_id, self._envelope, begun.backend, prices, tools.instance, begun.began_ms)
-            self._running.append(line)
-            tools.takeover.note(context.record.partition, line)
             await context.ledger.write(Out(ATTEMPTS, line, self._envelope.key), context.trace)
             await self._still_alive(line)
             is_sent, began_s = True, clock.monotonic_s()
@@ -215,12 +238,9 @@ class Walk:
                 raise
             me.uncancel()
             reply = Reply(failure=FailureClass.CANCELLED, sent=is_sent, streamed=streamed)
-        finally:
-            tools.backends.release(call.backend)
         latency_ms = (clock.monotonic_s() - began_s) * 1000
         closed = books.finished(line, reply, prices, clock.now_ms())
         self._running.remove(line)
-        tools.takeover.note(context.record.partition, closed)
         if reply.failure is not FailureClass.CANCELLED:
             counts = books.counts_for_circuit(reply, call)
             tools.backends.record(begun, latency_ms, reply, counts, closed.cost_microusd)
@@ -244,7 +264,8 @@ class Walk:
         task, catalogue = self._plan.task, self._tools.catalogue()
         backend = catalogue.backends.get(call.backend)
         left_ms = self._envelope.deadline_ms - self._tools.clock.now_ms()
-        if task.chat is None or backend is None or left_ms <= 0:
+        assert task.chat is not None, "nothing without a chat is planned"
+        if backend is None or left_ms <= 0:
             return Reply(failure=FailureClass.CANCELLED, sent=False)   # the ledger took longer than the caller waits
         allowed = [catalogue.models[backend.model].output_tokens_max]
         allowed += [task.chat.max_tokens] if task.chat.max_tokens is not None else []
@@ -272,7 +293,8 @@ class Walk:
 
     async def _write_closed(self) -> None:
         for line in self._unsent:
-            await self._context.ledger.send(Out(ATTEMPTS, line, self._envelope.key), self._context.trace)
+            self._sent.append(await self._context.ledger.send(Out(ATTEMPTS, line, self._envelope.key), self._context.trace))
+            self._tools.takeover.note(self._context.record.partition, line)
         self._unsent.clear()
 
     def _in_full(self, failure: Failure) -> Failure:
@@ -281,8 +303,10 @@ class Walk:
             return failure
         return failure.model_copy(update={"message": f"{failure.message}; the provider says: {self._said}"})
 
-    def _finish(self, answer: Answer | None = None, line: Attempt | None = None, failure: Failure | None = None) -> Emit:
-        """The last closing lines and the completion, in one outcome."""
+    async def _finish(self, answer: Answer | None = None, line: Attempt | None = None, failure: Failure | None = None) -> Emit:
+        """The last closing lines and the completion, in one outcome; the earlier lines are in the log by then."""
+        for sent in self._sent:
+            await sent
         if answer is not None and line is not None:
             answer = answer.model_copy(update={"model": line.model, "backend": line.backend})
         completion = books.completion(self._envelope, self._attempts, answer, failure)

@@ -274,6 +274,12 @@ def test_a_probe_that_is_refused_again_keeps_the_longer_cooldown():
     assert (again.reason, again.cooldown_until_ms - again.since_ms) == (CREDENTIAL_REFUSED, 120_000)
 
 
+def test_a_probe_that_fails_for_another_reason_is_no_refusal():
+    entry = half_open(advanced(CLOSED, refused=Run(2, NOW_MS)))
+    again = advanced(entry, now_ms=entry.since_ms, probes=Probes(1, 0, 1), refused=Run(2, NOW_MS), run=Run(1, entry.since_ms))
+    assert again.reason == "a probe failed"
+
+
 def test_refusals_from_before_the_circuit_closed_are_the_old_outage():
     entry = closed_again()
     assert advanced(entry, now_ms=entry.since_ms, refused=Run(9, entry.since_ms - 1)).circuit is Circuit.CLOSED

@@ -1,5 +1,7 @@
 """Which backends may be called right now, and what this replica tells the fleet about them."""
 
+import pytest
+
 from schemas.config import Backend
 from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
 from schemas.ledger import AttemptKind, FailureClass, Usage
@@ -249,6 +251,24 @@ def test_a_429_without_a_wait_gates_nobody_but_lowers_the_limit() -> None:
     fleet.call("a", FailureClass.RATE_LIMITED, status=429)
     assert fleet.options()["a"].ready_at_ms <= T0_MS
     assert fleet.backends.local("a").gradient.limit < before
+
+
+@pytest.mark.parametrize("failure", [FailureClass.SERVER_ERROR, FailureClass.OVERLOADED, FailureClass.STREAM_ERROR])
+def test_whoever_asks_for_time_gets_it_whatever_failed(failure: FailureClass) -> None:
+    fleet = Fleet()
+    fleet.call("a", failure, status=502, wait_ms=5_000)
+    assert fleet.options()["a"].ready_at_ms == T0_MS + 5_000
+
+
+def test_limits_of_a_new_configuration_hold_at_once() -> None:
+    catalogue = a_catalogue({"a": a_backend(base_url="http://a.test/v1")})
+    fleet = Fleet(an_entry("a"), catalogue=catalogue)
+    fleet.call("a")
+    limited = {"a": a_backend(base_url="http://a.test/v1", rpm=12, concurrency_max=3)}
+    fleet.catalogue = Catalogue(2, catalogue.models, limited)
+    fleet.call("a")
+    assert fleet.options()["a"].ready_at_ms > T0_MS
+    assert fleet.backends.local("a").gradient.limit <= 3
 
 
 def test_a_limit_of_the_fleet_is_shared_among_its_replicas() -> None:

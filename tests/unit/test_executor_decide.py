@@ -81,7 +81,9 @@ def test_a_lone_backend_is_asked_again_where_its_failure_may_pass(failure: Failu
     assert called(step(an_attempt("a", failure), options=lone, now_ms=T0_MS + 8000)) == ("a", AttemptKind.RETRY)
 
 
-@pytest.mark.parametrize("failure", [failure for failure, rules in FAILURES.items() if not rules.retry_here])
+@pytest.mark.parametrize(
+    "failure", [failure for failure, rules in FAILURES.items() if not rules.retry_here and failure is not FailureClass.CANCELLED]
+)
 def test_a_lone_backend_is_not_asked_again_where_it_would_not_help(failure: FailureClass) -> None:
     lone = {"a": OPTIONS["a"]}
     assert reason(step(an_attempt("a", failure), options=lone, now_ms=T0_MS + 8000)) is FAILURES[failure].reason
@@ -123,6 +125,10 @@ def test_attempts_max_ends_the_plan_and_names_what_was_tried() -> None:
 def test_attempts_of_dead_executors_do_not_use_up_the_plan() -> None:
     orphans = [an_attempt("a", FailureClass.ORPHANED, number) for number in range(5)]
     assert called(step(*orphans, plan=a_plan(attempts_max=1))) == ("a", AttemptKind.RETRY)
+
+
+def test_a_call_that_was_given_up_or_never_sent_is_not_held_against_the_plan() -> None:
+    assert called(step(an_attempt("a", FailureClass.CANCELLED), plan=a_plan(attempts_max=1)))[0] == "a"
 
 
 def test_a_plan_with_a_failure_ends_with_that_failure() -> None:
@@ -203,6 +209,12 @@ def test_a_crowded_model_is_waited_for_unless_time_is_dearer_than_money() -> Non
     assert step(options=crowded, may_overflow=False) == Wait(("a", "b"), T0_MS + 59_950)
     out = {"a": an_option("a", usable=False), "b": an_option("b", usable=False), "c": an_option("c")}
     assert called(step(options=out, may_overflow=False))[0] == "c"
+
+
+def test_a_model_that_is_out_is_no_crowd_even_if_others_wait_for_it() -> None:
+    options = {"a": an_option("a", usable=False, full=True), "c": an_option("c")}
+    options["b"] = an_option("b", full=True, ready_at_ms=T0_MS + 9)
+    assert called(step(options=options, may_overflow=False))[0] == "c"
 
 
 def test_after_a_wait_in_a_crowd_even_a_slow_call_must_fit() -> None:

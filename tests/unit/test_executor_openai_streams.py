@@ -97,3 +97,13 @@ def test_azures_first_chunk_without_choices_and_its_late_annotations_are_no_text
 def test_groqs_usage_is_found_where_it_is() -> None:
     last = event(openai_chunk({}, "stop", x_groq={"id": "req_1", "usage": openai_usage()}))
     assert read(*openai_events()[:-3], last, event(b"[DONE]")).usage == Usage(tokens_in=25, tokens_out=40)
+
+
+def test_running_counts_of_a_stream_that_broke_off_are_nobodys_bill() -> None:
+    stream = openai.stream({})
+    for counted in (1, 2):
+        usage = {"prompt_tokens": 10, "completion_tokens": counted, "total_tokens": 10 + counted}
+        stream.feed(event(openai_chunk({"content": "x"}) | {"usage": usage}))
+    reply = stream.result(FailureClass.STALLED)
+    assert reply.usage is not None
+    assert reply.usage.estimated

@@ -94,6 +94,8 @@ class AnswerStream:
         if self.failure is None and self._is_doubled():
             self.failure = FailureClass.MALFORMED
         usage = self.usage if self.usage is not None else self._estimated()
+        if not self.finished and self.failure is not FailureClass.CONTENT_FILTERED and not usage.estimated:
+            usage = usage.model_copy(update={"estimated": True})   # running counts of an answer that broke off: nobody's bill
         answer = None if self.failure else self._answered(usage)
         failure = self.failure or (None if answer else FailureClass.MALFORMED)
         return self.limited(
