@@ -13,7 +13,7 @@ from services.executor.retry_tokens import RetryTokens
 from shared.circuit import LocalTrip
 from shared.delta import Delta
 
-PACE_DECAY_MS = 10_000
+PACE_DECAY_MS = 3_000       # Finagle's default is 10 s; a backend that is well again should not wait that long for its share
 PACE_NEWCOMER_MS = 10.0
 PACE_MS_MAX = 2_000.0
 PACE_OF_FAILURE = 4

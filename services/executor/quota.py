@@ -15,14 +15,14 @@ class _Bucket:
 
     __slots__ = ("_at_ms", "_level", "capacity", "per_minute", "scale")
 
-    def __init__(self, per_minute: int, executors: int, now_ms: int = 0) -> None:
+    def __init__(self, per_minute: int, executors: int) -> None:
         self._shape(per_minute, executors)
-        self._level = self.capacity
-        self._at_ms = now_ms
+        self._level = min(self.scale, self.capacity)   # one call: a replica that has just begun does not know of the others
+        self._at_ms = 0      # its time begins when it is first asked
 
     def _shape(self, per_minute: int, executors: int) -> None:
         self.per_minute = per_minute
-        self.scale = _MINUTE_MS * executors
+        self.scale = (_MINUTE_MS + BURST_MS) * executors   # so that a minute's refill and a burst make the limit together
         self.capacity = per_minute * BURST_MS
 
     def reshape(self, per_minute: int, executors: int) -> None:
@@ -32,7 +32,9 @@ class _Bucket:
         self._level = self._level * self.capacity // capacity if self._level > 0 else self._level * self.scale // scale
 
     def _refill(self, now_ms: int) -> None:
-        if now_ms > self._at_ms:
+        if not self._at_ms:
+            self._at_ms = now_ms
+        elif now_ms > self._at_ms:
             self._level = min(self.capacity, self._level + (now_ms - self._at_ms) * self.per_minute)
             self._at_ms = now_ms
 
@@ -53,7 +55,7 @@ class _Bucket:
 class Quota:
     """Token buckets for requests and tokens. Each replica has `limit / executors`, and 5 s worth of it in one burst.
 
-    In any minute at most limit + burst goes, plus once the excess of a call that is larger than the whole bucket: such a
+    In any minute at most the limit goes, plus once the excess of a call that is larger than the whole bucket: such a
     call waits until the bucket is full, and the bucket is in debt after it. Nobody starves as long as the calls of one
     backend are asked for in turn: the one that waits longest first, and nobody else before it may go.
     """

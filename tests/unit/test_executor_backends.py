@@ -153,7 +153,7 @@ def test_a_slow_call_counts_at_once_and_fades_even_without_another() -> None:
     local.observe(10, T0_MS)
     local.observe(900, T0_MS + 1)
     assert local.load(1.0, T0_MS + 1) == 900
-    assert 320 < local.load(1.0, T0_MS + 10_001) < 350
+    assert 320 < local.load(1.0, T0_MS + 3_001) < 350
     assert local.load(1.0, T0_MS + 100_001) < 11
 
 
@@ -275,8 +275,8 @@ def test_a_limit_of_the_fleet_is_shared_among_its_replicas() -> None:
     catalogue = a_catalogue({"a": a_backend(base_url="http://a.test/v1", rpm=24)})
     fleet = Fleet(an_entry("a", executors=2), catalogue=catalogue)
     fleet.call("a")
-    assert fleet.options()["a"].ready_at_ms > T0_MS      # 12 a minute are ours: one every five seconds
-    fleet.clock.ms += 5_001
+    assert fleet.options()["a"].ready_at_ms > T0_MS      # 12 a minute are ours: one every five seconds and a half
+    fleet.clock.ms += 5_500
     assert fleet.options()["a"].ready_at_ms <= fleet.clock.ms
 
 

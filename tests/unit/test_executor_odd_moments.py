@@ -108,7 +108,7 @@ async def test_behind_a_rate_limit_every_lane_goes_on() -> None:
 
     walking = [asyncio.create_task(one(lane, number)) for lane in Lane for number in range(60)]
     for _ in range(90):
-        bench.clock.ms += 1_000
+        bench.clock.ms += 1_100
         before = sum(served.values())
         await until(lambda before=before: sum(served.values()) > before)
     assert served[Lane.INTERACTIVE] > served[Lane.STANDARD] > served[Lane.BATCH] > 0
