@@ -50,8 +50,8 @@ class Limits:
     """What bounds the next step. `spent_microusd` is the upper bound of everything the request has cost so far.
 
     `may_overflow`: whether a model that has no free place is passed over for the next one, which may cost more.
-    `has_queued`: the plan has waited in a crowd, so a call must fit even if it is slow (a little over p95, not p50): under overload a
-    bet on the median would waste every second call.
+    `has_queued`: the plan has waited in a crowd, so a call must fit even if it is slow (a little over p95, not p50): under
+    overload a bet on the median would waste every second call.
     """
 
     now_ms: int
