@@ -13,9 +13,10 @@ from services.executor.retry_tokens import RetryTokens
 from shared.circuit import LocalTrip
 from shared.delta import Delta
 
-PACE_DECAY_MS = 3_000       # Finagle's default is 10 s; a backend that is well again should not wait that long for its share
+PACE_DECAY_MS = 3_000   # a backend that is well again should not wait long for its share
 PACE_NEWCOMER_MS = 10.0
-PACE_MS_MAX = 2_000.0
+PACE_MS_MIN, PACE_MS_MAX = 0.01, 2_000.0
+PACE_PART = 0.2
 PACE_OF_FAILURE = 4
 """A call that failed counts as this many times slower than usual: a backend that fails quickly must not look quick."""
 UNKNOWN_GATE_MS = 10_000
@@ -31,7 +32,7 @@ class Local:
     tokens: RetryTokens = field(default_factory=RetryTokens)
     in_flight: int = 0
     promised: int = 0                   # of these: places of plans that have not begun their call yet
-    pace_ms: float = 0.0                # peak-EWMA; 0: never called from here
+    pace_ms: float = 0.0                # EWMA; 0: never called from here
     pace_at_ms: int = 0
     trip: LocalTrip = field(default_factory=LocalTrip)
     gate_until_ms: int = 0
@@ -47,13 +48,13 @@ class Local:
     pace_usual_ms: float = 0.0
 
     def observe(self, pace_ms: float, now_ms: int) -> None:
-        """Peak-EWMA: a slow call counts at once and fades over seconds (Finagle's balancer)."""
-        known_ms = self._faded(now_ms)
-        if pace_ms >= known_ms:
-            self.pace_ms = min(pace_ms, PACE_MS_MAX)
-        else:
-            old = exp((self.pace_at_ms - now_ms) / PACE_DECAY_MS)
-            self.pace_ms = known_ms * old + pace_ms * (1 - old)
+        """A geometric EWMA: a fifth of each call, in logarithms, since a model's latency is log-normal with a heavy tail.
+
+        Finagle's peak-EWMA, which takes the worst call for seconds, would let the tail of equal backends toss the traffic
+        about; a backend that hangs shows at once all the same, by its calls in flight.
+        """
+        known_ms = self._faded(now_ms) if self.pace_ms or self.pace_usual_ms else pace_ms
+        self.pace_ms = min(known_ms ** (1 - PACE_PART) * max(pace_ms, PACE_MS_MIN) ** PACE_PART, PACE_MS_MAX)
         self.pace_at_ms = now_ms
 
     def _faded(self, now_ms: int) -> float:

@@ -1,145 +1,116 @@
-"""`make failover`: a backend fails under load, two routers and two executors leave it, probe it and come back to it.
+"""`make failover`: a provider fails under load, two routers and two executors leave it, probe it and come back to it.
 
-Real broker, real processes; judged on the ledger alone. Prints a table, exits 1 when a promise is broken.
+Real broker, real processes, one outage per provider: all calls answered 503; then 503, 500 and resets mixed. Judged on the
+provider's log of calls, the ledger and the fleet's entries. Prints a table each, exits 1 when a promise is broken.
 """
 
 import asyncio
-import logging
-import os
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
-import aiohttp
-import orjson
-import uvloop
-from rich.console import Console
-from rich.table import Table
+from shared.circuit import CircuitRules
+from tests.failover.judge import Outage, Seen, judge, share
+from tests.support.findings import Finding, report, say
+from tests.support.fleets import TENANT, fleet
+from tests.support.system import Setup, Simulator, System, evidence, now_ms, running
+from tests.support.traffic import Asked, Stream
 
-from schemas.ledger import Attempt
-from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, Topic
-from services.cli.apply import apply_config
-from services.cli.broker import KafkaProcess
-from services.cli.broker_config import HOST, free_ports
-from services.cli.config_file import load, offered
-from services.cli.processes import Processes
-from services.cli.topics import create_all
-from shared.broker import Broker, Output
-from shared.codec import decode
-from shared.kafka import KafkaBroker, KafkaOptions
-from tests.failover.judge import Finding, judge, shares
-
-ROOT = Path(__file__).resolve().parents[2]
-BACKEND = "alpha-small"
-PROVIDER, MODEL = "alpha", "sim-small"
-REPLICAS = {"router": 2, "executor": 2}
+MODEL = "sim-small"
 RATE_S = 100
-WARM_S, BROKEN_S, BACK_S = 5.0, 6.0, 22.0
-CIRCUIT = {"BATON_CIRCUIT_COOLDOWN_MS": "3000", "BATON_CIRCUIT_RAMP_MS": "6000"}
-"""Shorter than in production, so that one run sees the whole cycle: the rules are the same."""
+REPLICAS = {"router": 2, "executor": 2}
+BODY = {"model": MODEL, "max_tokens": 40, "priority": "interactive", "tenant": TENANT}
 
 
-async def run(say: Callable[[str], None]) -> list[Finding]:
-    """One cycle: healthy, broken, healed."""
-    async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-failover-")))
-        kafka = stack.enter_context(await asyncio.to_thread(KafkaProcess.start, say=say))
-        broker = KafkaBroker(KafkaOptions(kafka.bootstrap, client_id="failover"))
-        env = {**os.environ, **CIRCUIT, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "PYTHONPATH": str(ROOT)}
-        processes = stack.enter_context(Processes(env, directory, say=say))
-        simulator = await _start(processes, broker, directory)
-        say(f"{len(processes.names())} processes are up; {RATE_S} requests/s, {BACKEND} fails after {WARM_S:.0f} s")
-        sending = asyncio.create_task(_send(broker, int(RATE_S * (WARM_S + BROKEN_S + BACK_S))))
-        await asyncio.sleep(WARM_S)
-        broke_ms = await _control(simulator, {"kind": "error", "status": 503})
-        say(f"{BACKEND} answers 503 to everything")
-        await asyncio.sleep(BROKEN_S)
-        healed_ms = await _control(simulator, None)
-        say(f"{BACKEND} is well again")
-        sent = await sending
-        end_ms = time.time_ns() // 1_000_000
-        results = [decode(RESULTS, value) for value in await _settled(broker, sent)]
-        attempts: list[Attempt] = [decode(ATTEMPTS, value) for value in await _values(broker, ATTEMPTS)]
-        await asyncio.to_thread(processes.stop)
-    say("share of calls per second: " + " ".join(f"{share:.0%}" for share in shares(attempts, BACKEND, broke_ms - 3000, end_ms)))
-    return judge(attempts, results, sent, BACKEND, broke_ms, healed_ms, end_ms)
+@dataclass(frozen=True)
+class Pace:
+    """How long all is well, a backend is down, and is watched afterwards; and the circuit's times, shorter than in
+    production, so that one run sees the whole cycle: the rules are the same."""
+
+    usual_s: float
+    broken_s: float
+    back_s: float
+    cooldown_ms: int
+    ramp_ms: int
+    latency_scale: float = 1.0
 
 
-async def _start(processes: Processes, broker: Broker, directory: Path) -> str:
-    """Topics, provider, config, stages. Returns the simulator's address."""
-    (port,) = free_ports(1)
-    invoice = str(directory / "invoice.jsonl")
-    arguments = ["--port", str(port), "--invoice", invoice, "--profile", "steady", "--latency-scale", "0.2"]
-    processes.run("simulator", ["services.simulator", *arguments], (port, "/livez"))
-    await create_all(broker, 6)
-    url = f"http://{HOST}:{port}"
-    providers = {"BATON_SIMULATOR_ALPHA_URL": f"{url}/alpha/v1", "BATON_SIMULATOR_BETA_URL": f"{url}/beta/v1"}
-    await apply_config(broker, offered(load(ROOT / "baton.yaml"), providers).config, time.time_ns() // 1_000_000)
-    for stage in STAGES:
-        for replica in range(REPLICAS.get(stage.name, 1)):
-            processes.start(stage.name, stage.module, replica)
-    await asyncio.to_thread(processes.wait_ready)
-    return url
+FULL = Pace(usual_s=10, broken_s=7, back_s=21, cooldown_ms=3_000, ramp_ms=6_000)
+QUICK = Pace(usual_s=4, broken_s=2, back_s=6.5, cooldown_ms=1_000, ramp_ms=2_100, latency_scale=0.5)
 
 
-async def _control(simulator: str, fault: dict[str, object] | None) -> int:
-    body = {"provider": PROVIDER, "model": MODEL, "fault": fault}
-    async with aiohttp.ClientSession() as session, session.post(f"{simulator}/control", json=body) as answer:
-        answer.raise_for_status()
-    return time.time_ns() // 1_000_000
+async def _answers_503(simulator: Simulator, provider: str) -> int:
+    return await simulator.control(provider=provider, fault={"kind": "error", "status": 503})
 
 
-async def _send(broker: Broker, count: int) -> int:
-    """Open loop: each request at its due time."""
-    producer = await broker.producer()
-    began_s = time.monotonic()
-    acknowledged = []
-    for number in range(count):
-        await asyncio.sleep(max(began_s + number / RATE_S - time.monotonic(), 0))
-        body = {"prompt": f"Say in a sentence what the number {number} means to you.", "model": MODEL, "max_tokens": 40,
-                "priority": "interactive", "tenant": "demo"}
-        acknowledged.append(await producer.send(Output(INTAKE.name, None, orjson.dumps(body))))
-    await asyncio.gather(*acknowledged)
-    await producer.close()
-    return count
+async def _fails_in_every_way(simulator: Simulator, provider: str) -> int:
+    return await simulator.control(provider=provider, profile="outage", outage_at_s=0, time_scale=600)
 
 
-async def _settled(broker: Broker, sent: int) -> list[bytes]:
-    until_s = time.monotonic() + 60
-    while len(values := await _values(broker, RESULTS)) < sent and time.monotonic() < until_s:
-        await asyncio.sleep(0.5)
-    return values
+async def _is_well(simulator: Simulator, provider: str) -> int:
+    return await simulator.control(provider=provider, profile="steady", fault=None)
 
 
-async def _values(broker: Broker, topic: Topic) -> list[bytes]:
-    """Everything on a topic now."""
-    reader = await broker.reader(topic.name)
-    values: list[bytes] = []
-    for partition, end in (await reader.ends()).items():
-        while await reader.position(partition) < end:
-            values += [record.value for record in await reader.poll(200) if record.value is not None]
-    await reader.close()
-    return values
+Break = Callable[[Simulator, str], Coroutine[None, None, int]]
+OUTAGES = (
+    ("alpha", "503 to everything", _answers_503),
+    ("beta", "503, 500 and resets", _fails_in_every_way),
+)
 
 
-def report(findings: list[Finding]) -> Table:
-    table = Table(title=f"{BACKEND} fails under {RATE_S} requests/s: 2 routers, 2 executors")
-    for heading in ("what", "figure", "bound", ""):
-        table.add_column(heading)
-    for finding in findings:
-        table.add_row(finding.promise, finding.figure, finding.bound, "ok" if finding.holds else "[red]MISSED[/red]")
-    return table
+async def run(say: Callable[[str], None], pace: Pace = FULL, outages: int = len(OUTAGES)) -> dict[str, list[Finding]]:
+    """Healthy, broken, healed, for so many outages. Findings by outage."""
+    rules = CircuitRules()
+    env = {"BATON_CIRCUIT_COOLDOWN_MS": str(pace.cooldown_ms), "BATON_CIRCUIT_RAMP_MS": str(pace.ramp_ms)}
+    say(f"cooldown {pace.cooldown_ms / 1000:g} s, ramp {pace.ramp_ms / 1000:g} s; "
+        f"in production {rules.cooldown_ms / 1000:g} s and {rules.ramp_ms / 1000:g} s")
+    setup = Setup(lambda url: fleet(url, ("alpha", MODEL), ("beta", MODEL)), REPLICAS, env, latency_scale=pace.latency_scale)
+    async with running(setup, say) as system:
+        seconds = pace.usual_s + outages * (pace.broken_s + pace.back_s)
+        say(f"{RATE_S} requests/s for {seconds:.0f} s")
+        sending = asyncio.create_task(system.send(Stream("load", RATE_S, seconds, BODY)))
+        await asyncio.sleep(pace.usual_s)
+        past = [await _outage(system.simulator, pace, say, *OUTAGES[number]) for number in range(outages)]
+        asked = await system.answered(await sending)
+        seen = Seen(await system.simulator.calls(), await system.attempts(), await system.fleet(), asked)
+        for outage in past:
+            say(f"{outage.backend}'s share of calls per second: " + _shares(outage, seen))
+        overall = await _overall(system, asked)
+    found = {f"{provider}: {how}": judge(outage, seen) for (provider, how, _), outage in zip(OUTAGES, past, strict=False)}
+    return found | {"all of it": overall}
+
+
+async def _outage(simulator: Simulator, pace: Pace, say: Callable[[str], None], provider: str, how: str, breaks: Break) -> Outage:
+    broke_ms = await breaks(simulator, provider)
+    say(f"{provider} fails: {how}")
+    await asyncio.sleep(pace.broken_s)
+    healed_ms = await _is_well(simulator, provider)
+    say(f"{provider} is well again")
+    await asyncio.sleep(pace.back_s)
+    return Outage(f"{provider}-small", provider, broke_ms, healed_ms, now_ms(), pace.ramp_ms)
+
+
+def _shares(outage: Outage, seen: Seen) -> str:
+    seconds = range(outage.broke_ms - 3_000, outage.end_ms, 1_000)
+    return " ".join(f"{share(seen.attempts, outage.backend, start_ms, start_ms + 1_000):.0%}" for start_ms in seconds)
+
+
+async def _overall(system: System, asked: list[Asked]) -> list[Finding]:
+    results = await system.results()
+    ids = {result.request_id for result in results}
+    failed = [one for one in asked if not one.is_delivered]
+    return [
+        Finding("requests with exactly one result", f"{len(ids)} of {len(asked)}", "all",
+                len(ids) == len(asked) == len(results)),
+        Finding("requests that were not answered", str(len(failed)), "0", not failed),
+        Finding("processes that had to be started again", str(system.restarts()), "0", not system.restarts()),
+    ]
 
 
 def main() -> int:
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)   # a topic's first second without a leader is normal
-    console = Console(width=120)
-    findings = uvloop.run(run(lambda line: console.print(line, highlight=False, markup=False)))
-    console.print(report(findings))
-    return 0 if all(finding.holds for finding in findings) else 1
+    found = evidence(run(say))
+    title = f"under {RATE_S} requests/s, {REPLICAS['router']} routers, {REPLICAS['executor']} executors"
+    return max([report(f"{name}; {title}", findings) for name, findings in found.items()])
 
 
 if __name__ == "__main__":

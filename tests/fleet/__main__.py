@@ -7,12 +7,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.fleet import balance, circuits
+from tests.fleet import balance, balance_live, circuits, gates, hedges, lanes, overload
 from tests.support.findings import Finding, report, say
 
 SECTIONS: dict[str, Callable[[Callable[[str], None]], list[Finding]]] = {
     "circuits": circuits.run,
     "balance": balance.run,
+    "balance-live": balance_live.run,
+    "gates": gates.run,
+    "hedges": hedges.run,
+    "lanes": lanes.run,
+    "overload": overload.run,
+    "overload-mixed": overload.run_mixed,
 }
 
 
