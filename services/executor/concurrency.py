@@ -12,6 +12,8 @@ TOLERANCE = 1.5                # Netflix Gradient2: so much slower than the floo
 GRADIENT_MIN = 0.5             # Netflix Gradient2
 SMOOTHING = 0.5                # Gradient2 takes 0.2 of every call; a median has been smoothed already
 QUEUE_SHARE_MAX = 0.2          # of the limit: √limit alone would be most of a small one
+START_FACTOR = 1.5             # per window until the backend is full: in steps of √limit, slow calls would take minutes to it
+START_FULL = 0.8               # of the limit in use: else nobody knows whether the backend could bear more
 DROP_FACTOR = 0.9              # Netflix AIMD
 CALM_MIN, CALM_MAX = 5, 100    # calls per measurement of the floor: about a round trip of them, or only quick ones have ended
 FLOOR_FELL = 0.8               # below this part of the known floor the true one may lie deeper still
@@ -33,7 +35,7 @@ class Gradient:
 
     __slots__ = (
         "_calm", "_dip_at_ms", "_dips", "_floor_ms", "_high", "_is_found", "_limit", "_limit_max", "_limit_min", "_low",
-        "_low_need", "_quiet_until_ms", "_round_trip_ms", "_since_ms",
+        "_low_need", "_quiet_until_ms", "_round_trip_ms", "_since_ms", "_starts",
     )
 
     def __init__(self, limit_max: int, initial: int = 20, limit_min: int = 2) -> None:
@@ -47,6 +49,7 @@ class Gradient:
         self._since_ms = 0              # when the window of `_high` began
         self._round_trip_ms = 1_000.0
         self._quiet_until_ms = 0        # drops before it are of the same burst
+        self._starts = True             # until the backend first shows that it is full
         self._dips = True               # the first calls are a dip: nothing is known yet
         self._dip_at_ms = 0
         self._calm = 1
@@ -85,6 +88,7 @@ class Gradient:
             return
         self._quiet_until_ms = now_ms + int(self._round_trip_ms)
         self._high.clear()
+        self._starts = False
         self._set(self._limit * DROP_FACTOR)
         if self._dips:
             self._calm = max(1, int(self._calm * DROP_FACTOR))
@@ -102,6 +106,10 @@ class Gradient:
         if pace_ms * 2 < self._floor_ms:
             self._floor_ms = (self._floor_ms + pace_ms) / 2   # faster under load: the floor is that of a slow period
         gradient = max(GRADIENT_MIN, min(1.0, TOLERANCE * self._floor_ms / pace_ms))
+        self._starts = self._starts and gradient == 1.0
+        if self._starts and in_flight > START_FULL * self._limit:
+            self._set(self._limit * START_FACTOR)
+            return
         wanted = self._limit * gradient + min(sqrt(self._limit), QUEUE_SHARE_MAX * self._limit)
         self._set((1 - SMOOTHING) * self._limit + SMOOTHING * wanted)
         if self._is_found:
