@@ -5,9 +5,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from schemas.checks import CheckSpec
 from schemas.envelope import Fact
+from schemas.strict import Name
+from schemas.strict import Strict as Strict
 
 FLAVOURS = (
     "", "openai", "azure", "vllm", "ollama", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks", "xai"
@@ -23,15 +26,6 @@ def _is_reference(value: str) -> str:
 
 
 SecretReference = Annotated[str, AfterValidator(_is_reference)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
-
-
-class Strict(BaseModel):
-    """Config is written by people: an unknown field is a typo and is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 Usd = Annotated[Decimal, Field(ge=0)]
 
 
@@ -143,6 +137,9 @@ class Tenant(Strict):
     max_cost_usd: Decimal | None = Field(None, gt=0, description="default and ceiling of a request's max_cost_usd")
 
 
+CHECKS_DEFAULT = tuple(CheckSpec(check=name) for name in ("not_empty", "not_truncated", "not_refused", "matches_schema"))
+
+
 class Policy(Strict):
     """How requests are decided and judged."""
 
@@ -156,7 +153,7 @@ class Policy(Strict):
     quality_min_hard: float = Field(0.85, ge=0, le=1, description="of a task of complexity 1; between them linear")
     hedge: bool = Field(True, description="whether a slow interactive call may be made a second time elsewhere")
     region: str = Field("", description="backends of this region are preferred")
-    checks: tuple[str, ...] = ("not_empty", "not_truncated", "not_refused", "matches_schema")
+    checks: tuple[CheckSpec, ...] = CHECKS_DEFAULT
     prompt_bytes_max: int = Field(900_000, gt=0)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from schemas.checks import CheckSpec
 from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Quirks, Strict, Tenant, Tier
 from shared.config import unresolved
 from shared.errors import ConfigError
@@ -22,9 +23,11 @@ Location = tuple[str | int, ...]
 """Where a value stands: ("backends", "alpha-nano", "prices", "input")."""
 
 _SECTIONS: Mapping[str, type[Strict]] = {"models": Model, "backends": Backend, "tenants": Tenant, "policies": Policy}
-_NESTED: Mapping[str, type[Strict]] = {"prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks}
-SECRET_FIELDS = frozenset({"key", "keys", "base_url", "headers", "query"})
-"""What stands in them is never shown: a URL may hold a password, a header a key."""
+_NESTED: Mapping[str, type[Strict]] = {
+    "prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks, "checks": CheckSpec
+}
+SECRET_FIELDS = frozenset({"key", "keys", "base_url", "headers", "query", "canaries"})
+"""What stands in them is never shown: a URL may hold a password, a header a key, and a canary is worth what it is secret."""
 _SHOWN_CHARS_MAX = 40
 _MERGE = "tag:yaml.org,2002:merge"
 _HINTS = {

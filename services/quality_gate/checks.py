@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 import orjson
 
+from schemas.checks import CheckSpec
 from schemas.messages import Answer, Check, Task
 from shared.json_schema import compiled
 
@@ -43,9 +44,9 @@ class _Rule(NamedTuple):
     note: Callable[[Answer, Task], str] = lambda answer, task: ""
 
 
-def check(answer: Answer, task: Task, names: Iterable[str]) -> tuple[Check, ...]:
+def check(answer: Answer, task: Task, specs: Iterable[CheckSpec]) -> tuple[Check, ...]:
     """The named checks, in the order of the table. A name that is not in it was written for a newer release: it passes."""
-    wanted = frozenset(names)
+    wanted = frozenset(spec.check for spec in specs)
     known = [_judged(name, rule, answer, task) for name, rule in CHECKS.items() if name in wanted]
     unknown = [_unknown(name) for name in sorted(wanted.difference(CHECKS))]
     return tuple(known + unknown)

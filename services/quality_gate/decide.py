@@ -6,6 +6,7 @@ Pure. Every completion ends in exactly one of the three; a request never leaves 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas.checks import CheckSpec
 from schemas.messages import (
     STATUS_OF,
     Answer,
@@ -32,7 +33,7 @@ _NO_ANSWER = Answer(text="")
 class Limits:
     """What bounds a judgement. `is_late`: the request's deadline has passed."""
 
-    checks: tuple[str, ...]
+    checks: tuple[CheckSpec, ...]
     escalations_max: int
     is_late: bool
     now_ms: int

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from schemas.checks import CheckSpec
 from schemas.envelope import Envelope
 from schemas.ledger import Usage
 from schemas.messages import (
@@ -46,7 +47,7 @@ CALL = ({"id": "c", "type": "function", "function": {"name": "f", "arguments": "
 
 
 def checked(name: str, answer: Answer, chat: Chat | None = None) -> Check:
-    (found,) = check(answer, a_task(chat), (name,))
+    (found,) = check(answer, a_task(chat), (CheckSpec(check=name),))
     return found
 
 
@@ -169,9 +170,9 @@ def test_a_tool_call_is_not_held_to_the_schema_of_an_answer() -> None:
 
 
 def test_checks_run_cheap_first_and_a_name_of_a_newer_release_stands_in_nobodys_way() -> None:
-    checks = check(an_answer(), a_task(), ("relevance", *reversed(CHECKS)))
-    assert [found.name for found in checks] == [*CHECKS, "relevance"]
-    assert checks[-1] == Check(name="relevance", version=0, passed=True, detail="not known to this release")
+    checks = check(an_answer(), a_task(), [CheckSpec(check=name) for name in ("of_tomorrow", *reversed(CHECKS))])
+    assert [found.name for found in checks] == [*CHECKS, "of_tomorrow"]
+    assert checks[-1] == Check(name="of_tomorrow", version=0, passed=True, detail="not known to this release")
 
 
 def test_an_answer_that_passes_is_delivered_with_what_led_to_it() -> None:
