@@ -1,0 +1,294 @@
+"""Learned quality: judgements are folded into knowledge (monitor), and knowledge answers how good a model will be (router).
+
+Three tables, each leaning on the next where it has seen little: model, domain and tier → model and domain → model → the
+catalogue's prior. What the words of a text say comes on top, in logits. Pure: time is passed in.
+
+    Knowledge().fold(judged, prior) -> keys that changed          the monitor; a replay changes nothing
+    knowledge.entry(key) -> QualityEntry                          to publish, keyed `model/domain`
+    knowledge.refresh(entries)                                    the router; only entries that were replaced are read
+    knowledge.quality(model, domain, tier, tenant, prior) -> float
+
+**Invariant:** what one tenant says moves what is believed for another by at most `1 - (1 - SHARE_MAX)³ + WORDS_MOVE_MAX`
+(0.371), however much it says: in every table its weight is cut to SHARE_MAX of the evidence (`_pooled`), and the words,
+which all tenants share, count for at most WORDS_MOVE_MAX with whoever gave less than half of what taught them. A tenant's
+own judgements count in full for itself.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schemas.quality import Cell, Judge, QualityEntry
+from shared.words import Words
+
+ALL = "*"
+"""The domain of an entry over all domains."""
+
+WORDS = "#"
+"""The domain of an entry that holds weights on words. It is large and changes slowly: publish it every ten seconds or so."""
+
+REST = ""
+"""The tenant under whom all are counted for whom a table has no place of their own."""
+
+LEAN = 10.0
+"""Judgements that the next coarser table counts for: the best of 3, 10 and 30 in the literature's and our own trials."""
+
+SHARE_MAX = 0.1
+TENANTS_MAX = 32
+"""Kept apart per table; the tenants beyond count as one. With more room a flood of invented tenants could buy more weight."""
+
+KEEP = 0.997
+"""What a tenant's newer judgement leaves of its older ones in the same table: it remembers about 330, so that a model that
+changes is believed anew after some hundred. Per tenant: nobody can make others' judgements be forgotten."""
+
+HALF_LIFE_MS = 30 * 86_400_000
+TOKENS_KEEP = 0.99
+WORDS_MOVE_MAX = 0.1
+WORDS_OWN_MOVE_MAX = 0.3
+LOGIT_MAX = 4.0
+
+TIERS = (0.25, 0.45)
+"""Complexity from which a task is of tier 1 and 2."""
+
+WEIGHTS: Mapping[Judge, float] = {Judge.GATE: 0.25, Judge.MODEL: 1.0, Judge.PROGRAM: 2.0, Judge.PERSON: 1.0}
+"""What a judgement is worth as evidence. A gate that lets an answer pass knows only that it has the right form."""
+
+
+def tier_of(complexity: float) -> int:
+    """0, 1 or 2: easy, medium, hard."""
+    return sum(complexity >= bound for bound in TIERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judgement of one answer. `source` is `topic/partition` and `offset` its place there: together they make it count once.
+
+    `buckets`: the `sketch` of the last user message, or nothing. `tokens_out`: as the provider counted, or None.
+    """
+
+    model: str
+    domain: str
+    tier: int
+    tenant: str
+    score: float
+    source: str
+    offset: int
+    at_ms: int
+    weight: float = 1.0
+    buckets: Sequence[int] = ()
+    tokens_out: int | None = None
+
+
+@dataclass(slots=True)
+class _Table:
+    """Of one model and domain: tier → tenant → [count, sum of scores]."""
+
+    cells: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    tokens_out: float = 0.0
+    tokens_seen: float = 0.0
+    words: Words | None = None
+    updated_ms: int = 0
+
+    def add(self, judged: Judged) -> None:
+        self._age(judged.at_ms)
+        tenants = self.cells.setdefault(judged.tier, {})
+        known = judged.tenant in tenants or len(tenants) < TENANTS_MAX
+        sums = tenants.setdefault(judged.tenant if known else REST, [0.0, 0.0])
+        sums[0] = sums[0] * KEEP + judged.weight
+        sums[1] = sums[1] * KEEP + judged.weight * judged.score
+        if judged.tokens_out is not None:
+            self.tokens_seen = self.tokens_seen * TOKENS_KEEP + 1.0
+            self.tokens_out += (judged.tokens_out - self.tokens_out) / self.tokens_seen
+
+    def _age(self, at_ms: int) -> None:
+        """Everything loses half its weight in HALF_LIFE_MS; done in steps of at least an hour, and never backwards."""
+        if self.updated_ms and at_ms - self.updated_ms > 3_600_000:
+            kept = 0.5 ** ((at_ms - self.updated_ms) / HALF_LIFE_MS)
+            for tenants in self.cells.values():
+                for sums in tenants.values():
+                    sums[0] *= kept
+                    sums[1] *= kept
+        elif self.updated_ms:
+            return
+        self.updated_ms = at_ms
+
+    def over_tiers(self) -> dict[str, list[float]]:
+        totals: dict[str, list[float]] = {}
+        for tenants in self.cells.values():
+            for tenant, (count, score_sum) in tenants.items():
+                sums = totals.setdefault(tenant, [0.0, 0.0])
+                sums[0] += count
+                sums[1] += score_sum
+        return totals
+
+
+class Knowledge:
+    """All tables. Mutable: the monitor folds into one, the router refreshes another from what the first one published."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, _Table] = {}
+        self._read: dict[str, QualityEntry] = {}
+        self._believed: dict[str, dict[tuple[str, int, str, float], float]] = {}
+
+    def fold(self, judged: Judged, prior: float) -> tuple[str, ...]:
+        """Count a judgement. `prior`: the catalogue's quality of the model. Returns the keys that changed: none of a replay."""
+        believed = self.quality(judged.model, judged.domain, judged.tier, judged.tenant, prior)
+        fresh = [(key, table) for key, table in self._touched(judged) if judged.offset > table.counted.get(judged.source, -1)]
+        for _, table in fresh:
+            table.counted[judged.source] = judged.offset
+            if table.words is None:
+                table.add(judged)
+            else:
+                chance = _chance(believed, table.words.logit(judged.buckets))
+                table.words.learn(judged.buckets, judged.weight * (judged.score - chance))
+        if fresh:
+            self._believed.pop(judged.model, None)
+        return tuple(key for key, _ in fresh)
+
+    def entry(self, key: str) -> QualityEntry:
+        """What to publish under a key. Raises KeyError for one that was never folded or read."""
+        model, _, domain = key.rpartition("/")
+        table = self._tables[key]
+        return QualityEntry(
+            model=model,
+            domain=domain,
+            cells=tuple(
+                Cell(tier=tier, tenant=tenant, count=count, score_sum=score_sum)
+                for tier, tenants in sorted(table.cells.items())
+                for tenant, (count, score_sum) in sorted(tenants.items())
+            ),
+            tokens_out=table.tokens_out,
+            tokens_seen=table.tokens_seen,
+            counted=dict(table.counted),
+            words=table.words.to_text() if table.words else "",
+            updated_ms=table.updated_ms,
+        )
+
+    def known(self) -> Sequence[str]:
+        """Keys of every table there is."""
+        return tuple(self._tables)
+
+    def refresh(self, entries: Mapping[str, QualityEntry]) -> None:
+        """Take over what was published. Entries are replaced whole, so those that are the same object are not read again."""
+        for key in self._tables.keys() - entries.keys():
+            self._forget(key)
+        for key, entry in entries.items():
+            if self._read.get(key) is not entry:
+                self._forget(key)
+                self._read[key] = entry
+                self._tables[key] = _table(entry)
+
+    def quality(self, model: str, domain: str, tier: int, tenant: str, prior: float) -> float:
+        """Expected score in [0, 1] before the words are looked at. One look-up, but after a change of the model's tables."""
+        known = self._believed.get(model)
+        if known is None:
+            known = self._believed[model] = {}
+        at = (domain, tier, tenant if self._has_own(model, domain, tenant) else REST, prior)
+        found = known.get(at)
+        if found is None:
+            found = known[at] = self._believe(model, *at)
+        return found
+
+    def evidence(self, model: str, domain: str) -> float:
+        """Discounted judgements of a model in a domain, over all tenants."""
+        table = self._tables.get(key_of(model, domain))
+        return sum(count for count, _ in table.over_tiers().values()) if table else 0.0
+
+    def tokens_out(self, model: str, domain: str, expected: int) -> int:
+        """Output tokens to expect: the domain's mean, leaning on the model's, leaning on `expected`."""
+        tokens = float(expected)
+        for key in (key_of(model, ALL), key_of(model, domain)):
+            table = self._tables.get(key)
+            if table and table.tokens_seen:
+                tokens = (table.tokens_out * table.tokens_seen + tokens * LEAN) / (table.tokens_seen + LEAN)
+        return round(tokens)
+
+    def words(self, model: str) -> Words | None:
+        """The weights on words of a model, where there are any."""
+        table = self._tables.get(key_of(model, WORDS))
+        return table.words if table else None
+
+    def words_move_max(self, model: str, tenant: str) -> float:
+        """How far the words may move what this tenant is told: less where others taught most of them."""
+        table = self._tables.get(key_of(model, ALL))
+        totals = table.over_tiers() if table else {}
+        own = totals.get(tenant, (0.0,))[0]
+        return WORDS_OWN_MOVE_MAX if 2 * own >= sum(count for count, _ in totals.values()) else WORDS_MOVE_MAX
+
+    def _has_own(self, model: str, domain: str, tenant: str) -> bool:
+        tables = (self._tables.get(key_of(model, domain)), self._tables.get(key_of(model, ALL)))
+        return any(tenant in tenants for table in tables if table for tenants in table.cells.values())
+
+    def _believe(self, model: str, domain: str, tier: int, tenant: str, prior: float) -> float:
+        believed = prior
+        overall, table = self._tables.get(key_of(model, ALL)), self._tables.get(key_of(model, domain))
+        if overall:
+            believed = _pooled(overall.over_tiers(), tenant, believed)
+        if table:
+            believed = _pooled(table.over_tiers(), tenant, believed)
+            believed = _pooled(table.cells.get(tier, {}), tenant, believed)
+        return believed
+
+    def _touched(self, judged: Judged) -> Iterator[tuple[str, _Table]]:
+        for domain in (judged.domain, ALL, WORDS) if judged.buckets else (judged.domain, ALL):
+            key = key_of(judged.model, domain)
+            if key not in self._tables:
+                self._tables[key] = _Table(words=Words() if domain == WORDS else None)
+            yield key, self._tables[key]
+
+    def _forget(self, key: str) -> None:
+        self._read.pop(key, None)
+        self._tables.pop(key, None)
+        self._believed.pop(key.rpartition("/")[0], None)
+
+
+def key_of(model: str, domain: str) -> str:
+    """The record key of an entry. Models may have slashes in their names, domains have none."""
+    return f"{model}/{domain}"
+
+
+def with_words(believed: float, logit: float, move_max: float) -> float:
+    """Expected score once the words are known: `logit` from `Words.logit`, moved by at most `move_max`."""
+    return believed + max(-move_max, min(move_max, _chance(believed, logit) - believed))
+
+
+def _chance(believed: float, logit: float) -> float:
+    inside = min(max(believed, 0.01), 0.99)
+    return 1.0 / (1.0 + math.exp(-math.log(inside / (1.0 - inside)) - max(-LOGIT_MAX, min(LOGIT_MAX, logit))))
+
+
+def _pooled(tenants: Mapping[str, Sequence[float]], own: str, lean_on: float) -> float:
+    """Mean score for a tenant, leaning on `lean_on`: its own judgements in full, everybody else's at most SHARE_MAX of all.
+
+    The cut c is where c = SHARE_MAX · (lean + own + Σ min(other, c)): found by cutting the largest ones one by one.
+    """
+    mine = tenants.get(own, (0.0, 0.0)) if own != REST else (0.0, 0.0)
+    others = sorted((sums for tenant, sums in tenants.items() if tenant != own or own == REST), key=_count, reverse=True)
+    base = LEAN + mine[0]
+    rest, cut = sum(map(_count, others)), math.inf
+    for above, count in enumerate((*map(_count, others), 0.0)):
+        cut = SHARE_MAX * (base + rest) / (1.0 - SHARE_MAX * above)
+        if count <= cut:
+            break
+        rest -= count
+    weighed = [(count, score_sum, min(1.0, cut / count)) for count, score_sum in others if count > 0]
+    total = base + sum(count * kept for count, _, kept in weighed)
+    return (LEAN * lean_on + mine[1] + sum(score_sum * kept for _, score_sum, kept in weighed)) / total
+
+
+def _count(sums: Sequence[float]) -> float:
+    return sums[0]
+
+
+def _table(entry: QualityEntry) -> _Table:
+    cells: dict[int, dict[str, list[float]]] = {}
+    for cell in entry.cells:
+        cells.setdefault(cell.tier, {})[cell.tenant] = [cell.count, min(cell.score_sum, cell.count)]
+    words = Words.from_text(entry.words) if entry.words else None
+    return _Table(cells, dict(entry.counted), entry.tokens_out, entry.tokens_seen, words, entry.updated_ms)
+
+
+def keys_of(entries: Iterable[QualityEntry]) -> dict[str, QualityEntry]:
+    """Entries by their record keys."""
+    return {key_of(entry.model, entry.domain): entry for entry in entries}
