@@ -135,6 +135,15 @@ class Tenant(Strict):
     policy: Name = "default"
     models: tuple[Name, ...] = Field((), description="models it may use; empty: all")
     max_cost_usd: Decimal | None = Field(None, gt=0, description="default and ceiling of a request's max_cost_usd")
+    budget_usd_per_day: Decimal | None = Field(None, gt=0, description="what its calls may cost in a day, UTC; none: no limit")
+    budget_usd_per_month: Decimal | None = Field(None, gt=0, description="the same, of a calendar month")
+
+    @model_validator(mode="after")
+    def _day_fits_month(self) -> "Tenant":
+        day, month = self.budget_usd_per_day, self.budget_usd_per_month
+        if day is not None and month is not None and day > month:
+            raise ValueError("budget_usd_per_day: above budget_usd_per_month; lower it, or raise the month's")
+        return self
 
 
 CHECKS_DEFAULT = tuple(CheckSpec(check=name) for name in ("not_empty", "not_truncated", "not_refused", "matches_schema"))

@@ -119,6 +119,8 @@ class AlertKind(StrEnum):
     ALL_OUT = "all_out"                    # no backend is closed
     QUOTA_EXHAUSTED = "quota_exhausted"
     CREDENTIAL_REFUSED = "credential_refused"
+    BUDGET_NEAR = "budget_near"            # 80 % of an account's budget is spent
+    BUDGET_SPENT = "budget_spent"          # all of it
 
 
 class Alert(Fact):
@@ -127,6 +129,6 @@ class Alert(Fact):
     alert_id: str
     kind: AlertKind
     severity: Severity
-    subject: str = Field(description="what it is about: a backend")
+    subject: str = Field(description="what it is about: a backend, or an account")
     message: str
     at_ms: int

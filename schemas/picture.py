@@ -76,7 +76,7 @@ def _arrows() -> Iterator[str]:
 def _left_out() -> str:
     tailed = ", ".join(f"`{topic.name}`" for topic in TAILED_BY_ALL)
     return (
-        f"Dotted: read whole by every replica. Not drawn: every stage also reads {tailed} that way "
+        f"Dotted: read whole, outside of the consumer group. Not drawn: every stage also reads {tailed} that way "
         f"and writes what it must reject to `{DEAD_LETTERS.name}`."
     )
 

@@ -25,6 +25,7 @@ from schemas.messages import (
     Task,
     Verdict,
 )
+from schemas.spend import SpendEntry
 
 REQUEST_PARTITIONS_DEFAULT = 6
 """Partitions of every request-keyed topic: the most replicas a stage can use. `BATON_PARTITIONS` changes it at creation."""
@@ -38,6 +39,7 @@ class Key(StrEnum):
     ANYTHING = "anything"
     REQUEST = "request"          # the ordering key when the caller gave one, else the request id
     BACKEND = "backend"
+    ACCOUNT = "account"
     REPLICA = "replica"
     OBJECT = "object"
     SUBJECT = "subject"
@@ -79,7 +81,7 @@ class Stage:
     name: str
     reads: tuple[Topic, ...]
     writes: tuple[Topic, ...]
-    tables: tuple[Topic, ...] = ()        # tailed whole by every replica, outside the consumer group
+    tables: tuple[Topic, ...] = ()        # tailed whole, outside the consumer group, by every replica or by one for all
     dead_letter_share_max: float | None = 0.5   # None: rejects come from users, so they never stop the stage
 
     @property
@@ -118,24 +120,25 @@ RESULTS       = Topic("results",       Key.REQUEST,  Result,               "the 
 REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answers an HTTP caller waits for, on its intake replica's partition", partitions=16, retention_ms=3_600_000)
 IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
 FLEET         = Topic("fleet",         Key.BACKEND,  FleetEntry,           "windows and circuit state per backend", partitions=1, cleanup=Cleanup.COMPACT)
-ALERTS        = Topic("alerts",        Key.SUBJECT,  Alert,                "circuits and gates that changed, and why", partitions=1, retention_ms=30 * DAY_MS)
+SPEND         = Topic("spend",         Key.ACCOUNT,  SpendEntry,           "money and tokens so far, per account and period", partitions=1, cleanup=Cleanup.COMPACT)
+ALERTS        = Topic("alerts",        Key.SUBJECT,  Alert,                "circuits, gates and budgets that changed, and why", partitions=1, retention_ms=30 * DAY_MS)
 CONFIG        = Topic("config",        Key.OBJECT,   ConfigRecord,         "catalogue, tenants, policies: versioned, hot", partitions=1, cleanup=Cleanup.COMPACT)
 DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS, bytes_max=4_718_592)
 
 TOPICS: tuple[Topic, ...] = (
     INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
-    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, ALERTS, CONFIG, DEAD_LETTERS,
+    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, SPEND, ALERTS, CONFIG, DEAD_LETTERS,
 )
 
 STAGES: tuple[Stage, ...] = (
     # stage               reads                          writes                                     tables
     Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY),                   (CONFIG, REPLIES, IDEMPOTENCY), dead_letter_share_max=None),
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
-    Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET)),
+    Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
     Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG,)),
     Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
-    Stage("monitor",       (OBSERVATIONS,),              (FLEET, ALERTS),                           (CONFIG, FLEET)),
+    Stage("monitor",       (OBSERVATIONS,),              (FLEET, SPEND, ALERTS),                    (CONFIG, FLEET, SPEND, ATTEMPTS, VERDICTS)),
 )
 # fmt: on
 # Every stage may also write DEAD_LETTERS; the runner does it. The executor, the gate and output read their own ATTEMPTS,

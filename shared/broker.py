@@ -146,8 +146,16 @@ class Broker(Protocol):
         """Join a group. `on_assigned` ends before any record of the new assignment may be handled (see shared/stage.py)."""
 
     async def reader(
-        self, topic: str, partitions: Sequence[int] | None = None, since_ms: int | None = None, at_end: bool = False
+        self,
+        topic: str,
+        partitions: Sequence[int] | None = None,
+        since_ms: int | None = None,
+        at_end: bool = False,
+        starts: Mapping[int, int] | None = None,
     ) -> Reader:
-        """Read a topic from its beginning, from a time, or from its end; all partitions unless some are named."""
+        """Read a topic from its beginning, from a time, or from its end; all partitions unless some are named.
+
+        `starts` gives partitions their first offset; one that the log does not reach means the beginning.
+        """
 
     async def close(self) -> None: ...

@@ -88,11 +88,20 @@ class LocalBroker:
         return consumer
 
     async def reader(
-        self, topic: str, partitions: Sequence[int] | None = None, since_ms: int | None = None, at_end: bool = False
+        self,
+        topic: str,
+        partitions: Sequence[int] | None = None,
+        since_ms: int | None = None,
+        at_end: bool = False,
+        starts: Mapping[int, int] | None = None,
     ) -> "LocalReader":
         self.check()
         numbers = range(len(self.logs[topic])) if partitions is None else partitions
-        return LocalReader(self, {Partition(topic, n): self._start(topic, n, since_ms, at_end) for n in numbers})
+        places = {Partition(topic, n): self._start(topic, n, since_ms, at_end) for n in numbers}
+        for number, start in (starts or {}).items():
+            if start <= len(self.logs[topic][number]):
+                places[Partition(topic, number)] = start
+        return LocalReader(self, places)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import uvloop
 
 from schemas.config import ConfigRecord
 from schemas.fleet import FleetEntry
-from schemas.topology import CONFIG, FLEET, Stage, Topic, stage_named
+from schemas.spend import SpendEntry
+from schemas.topology import CONFIG, FLEET, SPEND, Stage, Topic, stage_named
 from shared import log
 from shared.broker import Broker
 from shared.catalogue import EMPTY, VERSION_KEY, Catalogue
@@ -66,6 +68,7 @@ class World:
     instance: str                                   # 8 hex digits, new with every process
     catalogue: Callable[[], Catalogue]
     fleet: Callable[[], Mapping[str, FleetEntry]]
+    spend: Callable[[], Mapping[str, SpendEntry]] = dict
 
 
 def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
@@ -126,10 +129,12 @@ async def _serve(
     config = ConfigView()
     config.table = Table(broker, CONFIG, config.changed)
     fleet: Table[FleetEntry] = Table(broker, FLEET)
-    tables: list[Table[ConfigRecord] | Table[FleetEntry]] = [config.table]
-    if FLEET in stage.tables:
-        tables.append(fleet)
-    world = World(broker, SystemClock(), settings, instance, lambda: config.catalogue, lambda: fleet.values)
+    spend: Table[SpendEntry] = Table(broker, SPEND)
+    offered: dict[Topic, Table[Any]] = {FLEET: fleet, SPEND: spend}
+    tables: list[Table[Any]] = [config.table, *(table for topic, table in offered.items() if topic in stage.tables)]
+    world = World(
+        broker, SystemClock(), settings, instance, lambda: config.catalogue, lambda: fleet.values, lambda: spend.values
+    )
     handler = make_handler(world)
     runner = Runner(stage, handler, broker, runner_options(settings, stage), world.clock)
     health = None
@@ -159,7 +164,7 @@ async def _serve(
 async def _broker_reached(
     broker: Broker,
     stage: Stage,
-    tables: list[Table[ConfigRecord] | Table[FleetEntry]],
+    tables: list[Table[Any]],
     stop: asyncio.Event,
     settings: Settings,
 ) -> bool:

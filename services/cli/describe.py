@@ -21,6 +21,7 @@ from schemas.messages import (
     Task,
     Verdict,
 )
+from schemas.spend import SpendEntry
 from schemas.topology import DEAD_LETTERS, INTAKE, Topic
 from services.cli.results_table import explained, models, usd
 from shared.broker import Record
@@ -176,6 +177,15 @@ def _config(record: ConfigRecord, _: Any) -> str:
     return f"{record.kind}/{record.name}, version {record.version}"
 
 
+def _spend(entry: SpendEntry, _: Any) -> str:
+    periods = (
+        f"{spent.period}: {usd(spent.microusd)} USD, {spent.calls} calls, {spent.tokens_in} tokens in, {spent.tokens_out} out"
+        for spent in (entry.hour, entry.day, entry.month)
+        if spent.period
+    )
+    return "; ".join([entry.account, *periods, f"price of money {entry.price:.2f}"])
+
+
 def _claim(claim: Claim, _: Any) -> str:
     return f"request {claim.request_id}"
 
@@ -191,6 +201,7 @@ _DESCRIPTIONS: Mapping[type[BaseModel], Callable[[Any, Any], str]] = {
     Result: _result,
     Observation: _observation,
     FleetEntry: _fleet,
+    SpendEntry: _spend,
     Alert: _alert,
     ConfigRecord: _config,
     Claim: _claim,

@@ -1,8 +1,10 @@
-"""observations -> fleet: wires the Faust app, the watch, the tables and the publisher, and runs them until told to stop."""
+"""observations -> fleet, the ledger -> spend: wires the Faust app, the watch, the tables and the books, and runs them."""
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
+from functools import partial
 from random import SystemRandom
 
 import faust
@@ -10,9 +12,10 @@ from faust.contrib.asgi import bind_to_running_loop
 
 from schemas.fleet import FleetEntry
 from schemas.topology import CONFIG, FLEET, OBSERVATIONS
+from services.monitor.books import Books
 from services.monitor.decide import Watch
 from services.monitor.monitor import STAGE, Monitor, Progress
-from services.monitor.stream import changelog_spec, faust_app, owner, rings_table, windows_agent
+from services.monitor.stream import changelog_spec, faust_app, is_first, owner, rings_table, windows_agent
 from shared.broker import Broker
 from shared.catalogue import VERSION_KEY
 from shared.circuit import CircuitRules
@@ -54,15 +57,20 @@ async def serve(settings: Settings, instance: str, stop: asyncio.Event) -> None:
         await asyncio.gather(config.table.start(), fleet.start())
         config.changed(VERSION_KEY)
         watch = Watch(rules_of(settings), fleet.snapshot, lambda: config.catalogue.backends)
-        monitor = Monitor(watch, Writer(STAGE, producer), SystemClock(), SystemRandom())
-        await _stream(settings, broker, monitor, stop)
+        writer = Writer(STAGE, producer)
+        monitor = Monitor(watch, writer, SystemClock(), SystemRandom())
+        books_of = partial(Books, broker, writer, SystemClock(), lambda: config.catalogue.tenants)
+        await _stream(settings, broker, monitor, books_of, stop)
         await producer.flush()
     finally:
         await asyncio.gather(config.table.close(), fleet.close(), producer.close())
 
 
-async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: asyncio.Event) -> None:
+async def _stream(
+    settings: Settings, broker: Broker, monitor: Monitor, books_of: Callable[[Callable[[], bool]], Books], stop: asyncio.Event
+) -> None:
     app = faust_app(settings)
+    books = books_of(is_first(app))
     windows_agent(app, monitor, rings_table(app, monitor))
     progress = Progress(monitor, SystemClock())
     health = None
@@ -72,7 +80,7 @@ async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: as
     app.finalize()
     try:
         await app.start()
-        await _until_any_ends(stop, app, monitor, progress, broker)
+        await _until_any_ends(stop, app, monitor, books, progress, broker)
     finally:
         if not app.crashed:      # a crashed app cannot be stopped: parts of it are gone
             await app.stop()
@@ -81,7 +89,7 @@ async def _stream(settings: Settings, broker: Broker, monitor: Monitor, stop: as
 
 
 async def _until_any_ends(
-    stop: asyncio.Event, app: faust.App, monitor: Monitor, progress: Progress, broker: Broker
+    stop: asyncio.Event, app: faust.App, monitor: Monitor, books: Books, progress: Progress, broker: Broker
 ) -> None:
     """Raises what any of them raised, or StreamEndedError when Faust gave up."""
     ended = asyncio.Event()
@@ -89,6 +97,7 @@ async def _until_any_ends(
         asyncio.create_task(stop.wait()),
         asyncio.create_task(app.wait()),
         asyncio.create_task(monitor.tick(ended, lambda: app.tables.actives_ready, owner(app))),
+        asyncio.create_task(books.keep(ended)),
         asyncio.create_task(progress.watch(ended, broker)),
     ]
     done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -153,3 +153,9 @@ def owner(app: faust.App) -> Callable[[str], bool]:
         return homes[backend] in app.consumer.assignment()
 
     return owns
+
+
+def is_first(app: faust.App) -> Callable[[], bool]:
+    """Whether this replica owns the first partition of the observations: one of all does."""
+    first = TP(OBSERVATIONS.name, 0)
+    return lambda: app.tables.actives_ready and first in app.consumer.assignment()

@@ -13,6 +13,7 @@ from schemas.config import Policy
 from schemas.ledger import FailureClass
 from schemas.messages import Candidate, Excluded, Failure, Fallback, Features, Reason
 from services.router.offers import Option
+from shared.spend import Standing
 
 STAGE = "router"
 
@@ -51,6 +52,7 @@ class Limits:
     now_ms: int = 0
     candidates_max: int = 3
     budget_left_microusd: int | None = None
+    budget_field: str = ""  # the account's budget, where it leaves less than the request's own
     allowed: tuple[str, ...] = ()  # empty: every model
     pinned: str | None = None
     stronger_than: tuple[str, ...] = ()
@@ -69,6 +71,14 @@ class Decision:
     rule: str
     failure: Failure | None = None
     fallbacks: tuple[Fallback, ...] = ()
+
+
+def budget_left(budget_microusd: int | None, spent_microusd: int, account: Standing) -> tuple[int | None, str]:
+    """What one more call may cost: what the request or, if that is less, its account has left; then with the account's field."""
+    own = None if budget_microusd is None else budget_microusd - spent_microusd
+    if account.left_microusd is None or (own is not None and own <= account.left_microusd):
+        return own, ""
+    return account.left_microusd, account.field
 
 
 def quality_min_of(policy: Policy, complexity: float) -> float:
@@ -258,6 +268,8 @@ def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
     reason, message = FAILURE_OF[furthest]
     if not sifted.barred:
         message = "the catalogue has no models; apply a baton.yaml with some"
+    if furthest is Bar.BUDGET and limits.budget_field:
+        message = f"{limits.budget_field}: every able model could cost more than is left; raise it, or wait for the next period"
     if limits.stronger_than:
         reason = Reason.NO_STRONGER_MODEL
         message = message if furthest is Bar.WEAKER else f"no stronger model: {message}"

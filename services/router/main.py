@@ -7,8 +7,9 @@ from schemas.config import Policy
 from schemas.envelope import Envelope
 from schemas.fleet import FleetEntry
 from schemas.messages import Escalation, Failure, Lane, Plan, Reason, Task, Why
+from schemas.spend import SpendEntry
 from schemas.topology import PLANS
-from services.router.decide import STAGE, Decision, Limits, decide, quality_min_of
+from services.router.decide import STAGE, Decision, Limits, budget_left, decide, quality_min_of
 from services.router.offers import Offer, Option, offers_of, options_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
@@ -16,6 +17,7 @@ from shared.handler import Context
 from shared.ids import escalation_id, plan_id
 from shared.outcome import Emit, Out
 from shared.prices import DAY_MS
+from shared.spend import standing
 
 _PLAN = Envelope[Plan]
 _LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed")
@@ -24,10 +26,17 @@ _LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms
 class Router:
     """The stage's handler. Remembers only the options of the catalogue and the fleet it last saw."""
 
-    def __init__(self, catalogue: Callable[[], Catalogue], fleet: Callable[[], Mapping[str, FleetEntry]], clock: Clock) -> None:
+    def __init__(
+        self,
+        catalogue: Callable[[], Catalogue],
+        fleet: Callable[[], Mapping[str, FleetEntry]],
+        clock: Clock,
+        spend: Callable[[], Mapping[str, SpendEntry]] = dict,
+    ) -> None:
         self._catalogue = catalogue
         self._fleet = fleet
         self._clock = clock
+        self._spend = spend
         self._offered: Catalogue = EMPTY
         self._day = 0
         self._offers: tuple[Offer, ...] = ()
@@ -72,14 +81,16 @@ class Router:
         policy, tenant = catalogue.policy_of(envelope.tenant), catalogue.tenants.get(envelope.tenant)
         assert task.features is not None, "only a failed task has no features"
         assert task.chat is not None, "only a failed task has no chat"
-        budget = envelope.budget_microusd
         now_ms = self._clock.now_ms()
+        account = standing(envelope.tenant, tenant, self._spend().get(envelope.tenant), now_ms)
+        left_microusd, budget_field = budget_left(envelope.budget_microusd, envelope.spent_microusd, account)
         limits = Limits(
-            quality_min=quality_min_of(policy, task.features.complexity),
+            quality_min=0.0 if account.is_near else quality_min_of(policy, task.features.complexity),
             time_left_ms=envelope.deadline_ms - now_ms,
             now_ms=now_ms,
             candidates_max=policy.candidates_max,
-            budget_left_microusd=None if budget is None else budget - envelope.spent_microusd,
+            budget_left_microusd=left_microusd,
+            budget_field=budget_field,
             allowed=tenant.models if tenant else (),
             pinned=task.chat.model,
             stronger_than=tried,
@@ -90,7 +101,7 @@ class Router:
             decision = decide(task.features, self._options_now(catalogue, now_ms), limits)
         why = Why(
             policy=tenant.policy if tenant else "default",
-            rule=decision.rule,
+            rule=decision.rule + (f"; {account.field} is nearly spent" if account.is_near else ""),
             config_version=catalogue.version,
             quality_min=limits.quality_min,
             excluded=decision.excluded,

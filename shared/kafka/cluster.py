@@ -111,7 +111,12 @@ class KafkaBroker:
         return KafkaConsumer(client)
 
     async def reader(
-        self, topic: str, partitions: Sequence[int] | None = None, since_ms: int | None = None, at_end: bool = False
+        self,
+        topic: str,
+        partitions: Sequence[int] | None = None,
+        since_ms: int | None = None,
+        at_end: bool = False,
+        starts: Mapping[int, int] | None = None,
     ) -> "KafkaReader":
         client = aiokafka.AIOKafkaConsumer(
             **self._options.client(), group_id=None, enable_auto_commit=False,
@@ -120,7 +125,7 @@ class KafkaBroker:
         await _start(client)
         reader = KafkaReader(client)
         try:
-            await guard(reader.assign(topic, partitions, since_ms, at_end))
+            await guard(reader.assign(topic, partitions, since_ms, at_end, starts or {}))
         except BaseException:
             await client.stop()
             raise

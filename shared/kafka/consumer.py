@@ -104,9 +104,14 @@ class KafkaReader:
         self._assigned: list[TopicPartition] = []
 
     async def assign(
-        self, topic: str, partitions: Sequence[int] | None, since_ms: int | None, at_end: bool
+        self,
+        topic: str,
+        partitions: Sequence[int] | None,
+        since_ms: int | None,
+        at_end: bool,
+        offsets: Mapping[int, int],
     ) -> None:
-        """Place the reader at the beginning, at a time, or at the end."""
+        """Place the reader at the beginning, at a time, or at the end; then at the offsets given, where the log has them."""
         if partitions is None:
             found = await self._client._client.fetch_all_metadata()
             partitions = sorted(found.partitions_for_topic(topic) or ())
@@ -122,6 +127,10 @@ class KafkaReader:
             starts = await self._client.beginning_offsets(self._assigned)
         else:
             starts = await self._starts_at(max(since_ms, 0))
+        if offsets:
+            ends = await self._client.end_offsets(self._assigned)
+            wanted = {raw: offsets[raw.partition] for raw in self._assigned if raw.partition in offsets}
+            starts |= {raw: max(offset, starts[raw]) for raw, offset in wanted.items() if offset <= ends[raw]}
         for raw, offset in starts.items():
             self._client.seek(raw, offset)
 
