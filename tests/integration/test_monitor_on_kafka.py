@@ -14,7 +14,8 @@ import click
 import pytest
 
 from schemas.fleet import Alert, AlertKind, Circuit, FleetEntry, Observation
-from schemas.topology import ALERTS, CONFIG, DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
+from schemas.topology import ALERTS, DEAD_LETTERS, FLEET, OBSERVATIONS, topic_spec
+from services.monitor.monitor import STAGE
 from shared.broker import Output, Producer
 from shared.codec import decode, encode
 from shared.kafka import KafkaBroker
@@ -71,7 +72,7 @@ class Fleet:
 
 @asynccontextmanager
 async def a_fleet(broker: KafkaBroker) -> AsyncIterator[Fleet]:
-    await broker.create_topics([topic_spec(topic) for topic in (CONFIG, FLEET, ALERTS, OBSERVATIONS, DEAD_LETTERS)])
+    await broker.create_topics([topic_spec(topic) for topic in (*STAGE.reads, *STAGE.writes, *STAGE.tables, DEAD_LETTERS)])
     table: Table[FleetEntry] = Table(broker, FLEET, lambda backend: fleet.history.append(table.values[backend]))
     producer = await broker.producer()
     fleet = Fleet(broker, table, producer)
