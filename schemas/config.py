@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.checks import CheckSpec
 from schemas.envelope import Fact
+from schemas.pipeline import Node
 from schemas.strict import Name
 from schemas.strict import Strict as Strict
 
@@ -164,6 +165,7 @@ class Policy(Strict):
     region: str = Field("", description="backends of this region are preferred")
     checks: tuple[CheckSpec, ...] = CHECKS_DEFAULT
     prompt_bytes_max: int = Field(900_000, gt=0)
+    pipeline: Name | None = Field(None, description="pipeline of requests that name none; default: one call")
 
 
 class ConfigFile(Strict):
@@ -173,6 +175,7 @@ class ConfigFile(Strict):
     backends: dict[Name, Backend]
     tenants: dict[Name, Tenant]
     policies: dict[Name, Policy] = Field(default_factory=lambda: {"default": Policy()})
+    pipelines: dict[Name, Node] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _references_exist(self) -> "ConfigFile":
@@ -191,6 +194,10 @@ class ConfigFile(Strict):
             problems += [
                 f"tenants.{name}.models: no model {model!r}" for model in tenant.models if model not in self.models
             ]
+        problems += [
+            f"policies.{name}.pipeline: no pipeline {policy.pipeline!r}; define it under pipelines"
+            for name, policy in self.policies.items() if policy.pipeline not in {None, *self.pipelines}
+        ]
         if "default" not in self.policies:
             problems.append("policies.default: missing; every tenant falls back to it")
         if problems:
@@ -201,7 +208,7 @@ class ConfigFile(Strict):
 class ConfigRecord(Fact):
     """One object on the `config` topic, keyed `kind/name`. A record of kind `version` closes an apply: readers swap then."""
 
-    kind: Literal["model", "backend", "tenant", "policy", "version"]
+    kind: Literal["model", "backend", "tenant", "policy", "pipeline", "version"]
     name: str
     version: int = Field(description="epoch milliseconds of the apply that wrote it")
     spec: dict[str, Any] = Field(default_factory=dict)

@@ -42,6 +42,8 @@ class Reason(StrEnum):
     PROVIDERS_FAILED = "providers_failed"
     PROVIDER_REFUSED = "provider_refused"
     QUALITY_NOT_MET = "quality_not_met"
+    PIPELINE_BROKEN = "pipeline_broken"
+    CANCELLED = "cancelled"
 
 
 STATUS_OF: dict[Reason, Status] = {
@@ -61,6 +63,8 @@ STATUS_OF: dict[Reason, Status] = {
     Reason.PROVIDERS_FAILED: Status.FAILED,
     Reason.PROVIDER_REFUSED: Status.FAILED,
     Reason.QUALITY_NOT_MET: Status.FAILED,
+    Reason.PIPELINE_BROKEN: Status.FAILED,
+    Reason.CANCELLED: Status.FAILED,
 }
 
 
@@ -98,6 +102,7 @@ class IntakeRecord(BaseModel):
     priority: Lane | None = None
     deadline_ms: int | None = Field(None, description="milliseconds from acceptance within which an answer is of use")
     max_cost_usd: float | None = Field(None, description="the most the request may cost, in USD")
+    pipeline: str | None = Field(None, description="a pipeline of the config to take; default: the one of the tenant's policy")
     ordering_key: str | None = Field(None, description="requests that share it are answered in the order accepted")
     session: str | None = Field(None, description="requests that share it go to one backend where possible: prompt caches")
     idempotency_key: str | None = Field(None, description="at most 255 characters; the same key is one request")
@@ -152,6 +157,48 @@ class Task(Fact):
     chat: Chat | None = None
     features: Features | None = None
     failure: Failure | None = None
+    pipeline: str | None = Field(None, description="the pipeline that the caller named")
+
+
+class Reference(Fact):
+    """Where in the log something stands that is too large to travel along."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class Yield(Fact):
+    """How a step of a pipeline, or a whole part of one, ended: its output or its failure, and what it took."""
+
+    path: str = Field(description="which node of the tree, from the root: p.0.2")
+    text: str = Field("", description="the output; of a failed one its best attempt")
+    text_at: Reference | None = Field(None, description="where the output stands instead")
+    failure: Failure | None = None
+    score: float = Field(1.0, description="what the gate thought of it, in [0, 1]")
+    criticism: str = Field("", description="what the gate held against it; never quotes the answer")
+    model: str = ""
+    backend: str = ""
+    attempts: int = 0
+    cost_microusd: int = Field(0, description="known cost of its attempts")
+    spent_microusd: int = Field(0, description="upper bound of what they cost")
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Slip(Fact):
+    """A pipeline request's routing slip: its tree as it was when the request began, and what earlier steps yielded."""
+
+    pipeline: str = Field(description="name@version of the config that it came from")
+    tree: str = Field(description="the tree, as JSON; references written out")
+    step: str = Field("", description="path of the step that this record is about")
+    asked: "Task | None" = Field(None, description="the request itself")
+    asked_at: Reference | None = Field(None, description="where the request stands instead")
+    yields: tuple[Yield, ...] = Field((), description="of what ended before this step and may still be asked for")
+    until_ms: dict[str, int] = Field(default_factory=dict, description="parallel nodes with a limit: when it is over, epoch ms")
+    deadline_ms: int = Field(description="the request's own; a step within a limit has an earlier one on its envelope")
+    budget_microusd: int | None = Field(None, description="the request's own; a step of a branch has its share on its envelope")
 
 
 class Candidate(Fact):
@@ -227,6 +274,8 @@ class Plan(Fact):
     attempts_before: int = Field(0, description="attempts spent by earlier plans of this request")
     cost_before_microusd: int = 0
     failure: Failure | None = None
+    slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
+    cancels: tuple[str, ...] = Field((), description="nothing to plan: steps below these paths are no longer wanted")
 
 
 class Completion(Fact):
@@ -245,10 +294,11 @@ class Completion(Fact):
     tried: tuple[Tried, ...] = ()
     best: Answer | None = None
     may_escalate: bool = True
+    slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
 
 
 class Escalation(Fact):
-    """The gate asks the router for a stronger model."""
+    """The gate asks the router for a stronger model, or for a pipeline's next steps."""
 
     plan_number: int = Field(description="number of the plan that is wanted next")
     task: Task
@@ -256,6 +306,9 @@ class Escalation(Fact):
     best: Answer | None = None
     attempts: int = 0
     cost_microusd: int = 0
+    slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
+    wants: tuple[str, ...] = Field((), description="paths of the steps that are wanted next")
+    cancels: tuple[str, ...] = Field((), description="paths below which no step is wanted any more")
 
 
 class Check(Fact):

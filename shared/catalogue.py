@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.config import Backend, ConfigRecord, Model, Policy, Strict, Tenant
+from schemas.pipeline import Node
 
-KINDS: Mapping[str, type[Strict]] = {"model": Model, "backend": Backend, "tenant": Tenant, "policy": Policy}
+KINDS: Mapping[str, type[Strict]] = {"model": Model, "backend": Backend, "tenant": Tenant, "policy": Policy, "pipeline": Node}
 VERSION_KEY = "version/current"
 """Key of the record that closes an apply."""
 
@@ -28,6 +29,7 @@ class Catalogue:
     backends: Mapping[str, Backend] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    pipelines: Mapping[str, Node] = field(default_factory=dict)   # references written out
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -51,6 +53,7 @@ class Catalogue:
             backends={name: backend for name, backend in found["backend"].items() if backend.model in found["model"]},
             tenants=found["tenant"],
             policies=found["policy"],
+            pipelines=found["pipeline"],
             problems=tuple(problems),
         )
 

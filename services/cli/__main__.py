@@ -13,6 +13,7 @@ COMMANDS = {
     "trace": ("services.cli.trace", "Everything the log holds of one request, in the order of time."),
     "apply": ("services.cli.apply", "Check FILE (default: baton.yaml) and put it into force, without a restart of anything."),
     "import": ("services.cli.importers.command", "Turn another tool's models and prices into a baton.yaml, on stdout."),
+    "pipelines": ("services.cli.pipelines", "Check, draw and run the pipelines of a config."),
     "topics": ("services.cli.topics", "Create or list Baton's topics."),
     "broker": ("services.cli.broker", "A real Apache Kafka on this machine, in the background; Python is all it needs."),
 }

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from schemas.config import ConfigFile, ConfigRecord, Strict
+from schemas.pipeline import expanded
 from schemas.topology import CONFIG, topic_spec
 from services.cli.address import known_environment, known_settings
 from services.cli.config_file import SECRET_FIELDS, load, offered
@@ -88,6 +89,7 @@ def _specs(config: ConfigFile) -> dict[str, Spec]:
         "backend": config.backends,
         "tenant": config.tenants,
         "policy": config.policies,
+        "pipeline": {name: expanded(name, config.pipelines) for name in config.pipelines},
     }
     return {
         f"{kind}/{name}": spec.model_dump(mode="json", exclude_defaults=True)

@@ -16,15 +16,22 @@ from pydantic import ValidationError
 
 from schemas.checks import CheckSpec
 from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Quirks, Strict, Tenant, Tier
+from schemas.pipeline import Branch, Case, Condition, Gate, Loop, Map, Node, Parallel, Step, Turn
 from shared.config import unresolved
 from shared.errors import ConfigError
+from shared.pipeline_check import problems_of
 
 Location = tuple[str | int, ...]
 """Where a value stands: ("backends", "alpha-nano", "prices", "input")."""
 
-_SECTIONS: Mapping[str, type[Strict]] = {"models": Model, "backends": Backend, "tenants": Tenant, "policies": Policy}
+_SECTIONS: Mapping[str, type[Strict]] = {
+    "models": Model, "backends": Backend, "tenants": Tenant, "policies": Policy, "pipelines": Node
+}
 _NESTED: Mapping[str, type[Strict]] = {
-    "prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks, "checks": CheckSpec
+    "prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks, "checks": CheckSpec,
+    "step": Step, "reader": Step, "gate": Gate, "parallel": Parallel, "branch": Branch, "cases": Case, "when": Condition,
+    "until": Condition, "loop": Loop, "turns": Turn, "map": Map,
+    "sequence": Node, "branches": Node, "then": Node, "default": Node, "body": Node,
 }
 SECRET_FIELDS = frozenset({"key", "keys", "base_url", "headers", "query", "canaries"})
 """What stands in them is never shown: a URL may hold a password, a header a key, and a canary is worth what it is secret."""
@@ -73,13 +80,21 @@ def parse(text: str, name: str = "baton.yaml") -> ConfigFile:
     try:
         config = ConfigFile.model_validate(document.data)
     except ValidationError as error:
-        found = [_problem(dict(each)) for each in error.errors(include_url=False)]
+        found = [_problem(dict(each)) for each in _told(error)]
         told = {problem.location for problem in problems}
         problems += [problem for problem in found if problem.location not in told and (problem.location or not told)]
+    else:
+        problems += _pipeline_problems(config)
     if config is None or problems:
         lines = {(problem.line or document.line_of(problem.location), problem.text) for problem in problems}
         raise ConfigError("\n".join(f"{name}:{line}: {sentence}" for line, sentence in sorted(lines)))
     return config
+
+
+def _pipeline_problems(config: ConfigFile) -> list["_Problem"]:
+    found = problems_of(config.pipelines, config.models, config.policies)
+    places = [(("pipelines", *problem.place), problem.text) for problem in found]
+    return [_Problem(place, f"{_dotted(place)}: {text}") for place, text in places]
 
 
 @dataclass(frozen=True)
@@ -237,6 +252,13 @@ def _inherited(
 # Problems as sentences ------------------------------------------------------------------------------------------------
 
 
+def _told(error: ValidationError) -> list[Any]:
+    """Its problems, without lists that are too short only because an item of theirs is wrong."""
+    errors = error.errors(include_url=False)
+    above = {other["loc"][:length] for other in errors for length in range(len(other["loc"]))}
+    return [each for each in errors if each["type"] != "too_short" or each["loc"] not in above]
+
+
 def _problem(error: Mapping[str, Any]) -> _Problem:
     """A pydantic error as a sentence: field, what is wrong, what was found, the fix."""
     location: Location = error["loc"]
@@ -306,6 +328,9 @@ def _reference_problems(data: Any) -> list[_Problem]:
     for name, tenant in _objects(data, "tenants"):
         problems += _undefined(("tenants", name, "policy"), tenant.get("policy"), "policy", policies)
         problems += _undefined_each(("tenants", name, "models"), tenant.get("models"), models)
+    pipelines = _names(data, "pipelines", {})
+    for name, policy in _objects(data, "policies"):
+        problems += _undefined(("policies", name, "pipeline"), policy.get("pipeline"), "pipeline", pipelines)
     if policies is not None and "default" not in policies:
         problems.append(_Problem(("policies",), "policies.default: missing; every tenant falls back to it"))
     return problems
@@ -321,7 +346,7 @@ def _undefined_each(location: Location, listed: Any, models: list[str] | None) -
 def _undefined(location: Location, name: Any, kind: str, known: list[str] | None) -> list[_Problem]:
     if known is None or not isinstance(name, str) or name in known:
         return []
-    section = "models" if kind == "model" else "policies"
+    section = {"model": "models", "policy": "policies", "pipeline": "pipelines"}[kind]
     fix = _nearest(name, known) or f"define it under {section}"
     return [_Problem(location, f'{_dotted(location)}: no {kind} "{name}"; {fix}')]
 

@@ -1,0 +1,330 @@
+"""Reads a pipeline's tree against what has ended of it: which steps are wanted now, or how the whole ended. Pure.
+
+Nothing is remembered between two readings. The same tree and the same yields give the same wants, so whoever reads again after
+a crash wants the same steps under the same paths. A path names a node from the root, `p.0.2`: the third part of the first part.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from schemas.messages import Failure, Reason, Slip, Yield
+from schemas.pipeline import Branch, Loop, Map, Node, Parallel, Step, Turn
+from shared.pipeline_values import Output, holds, listed, looked_up, merged
+
+ROOT = "p"
+STAGE = "pipeline"
+
+FATAL = frozenset({Reason.OVER_BUDGET})
+"""Failures of a branch that no other branch can mend: the money is the whole request's."""
+FUTILE = FATAL | {Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
+"""Failures that another turn of a loop would only meet again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A yield and where its record stands: the order of the log decides who was first, its time who was within a limit."""
+
+    yielded: Yield
+    offset: int = -1
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a node sees and may use. `carried` are the yields that it rests on, and all that a later step needs to know."""
+
+    values: Mapping[str, Any]
+    budget_microusd: int | None
+    deadline_ms: int
+    until_ms: Mapping[str, int] = field(default_factory=dict)
+    carried: tuple[Yield, ...] = ()
+    turn: Turn | None = None
+    criticism: str = ""
+    in_loop: bool = False
+
+    @property
+    def spent_microusd(self) -> int:
+        """Upper bound of what led here."""
+        return sum(each.spent_microusd for each in self.carried)
+
+    def seeing(self, **values: Any) -> "Frame":
+        return replace(self, values={**self.values, **values})
+
+    def after(self, *yields: Yield) -> "Frame":
+        return replace(self, carried=self.carried + yields)
+
+    def share(self, parts: int) -> "Frame":
+        """An equal part of the money that is left."""
+        if self.budget_microusd is None:
+            return self
+        spent = self.spent_microusd
+        return replace(self, budget_microusd=spent + max(0, self.budget_microusd - spent) // parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A step that may run now."""
+
+    path: str
+    step: Step
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the whole ended, or what is wanted. `decided`: parallel and map nodes that wait no more, each with the paths of the
+    parts that had not ended."""
+
+    ended: Yield | None
+    wants: tuple[Want, ...]
+    decided: Mapping[str, tuple[str, ...]]
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(want.path for want in self.wants)
+
+
+_Found = tuple[Yield | None, tuple[Want, ...]]
+
+
+@lru_cache(maxsize=256)
+def tree_of(text: str) -> Node:
+    """The tree on a slip."""
+    return Node.model_validate_json(text)
+
+
+def tree_text(tree: Node) -> str:
+    return tree.model_dump_json(exclude_defaults=True)
+
+
+def read(tree: Node, arrived: Mapping[str, Arrived], frame: Frame, now_ms: int) -> Reading:
+    """What follows from what has arrived, by path. `frame` is the request's own: its values, budget and deadline."""
+    reader = _Reader(arrived, now_ms)
+    ended, wants = reader.node(tree, ROOT, frame)
+    return Reading(ended, () if ended is not None else wants, reader.decided)
+
+
+def frame_of(slip: Slip, values: Mapping[str, Any]) -> Frame:
+    """The frame of a whole request."""
+    return Frame(values, slip.budget_microusd, slip.deadline_ms, slip.until_ms)
+
+
+def forks_above(tree: Node, path: str) -> list[tuple[str, str]]:
+    """The parallel and map nodes around a path, outermost first, each with the part of it that the path belongs to."""
+    forks, node, here = [], tree, ROOT
+    for number in path.split(".")[1:]:
+        part = f"{here}.{number}"
+        is_fork = node.map is not None or (node.parallel is not None and int(number) < len(node.parallel.branches))
+        if is_fork:
+            forks.append((here, part))
+        node, here = _part(node, int(number)), part
+    return forks
+
+
+def step_at(tree: Node, path: str) -> Step:
+    """The step of a path. Raises LookupError."""
+    node = tree
+    for number in path.split(".")[1:]:
+        node = _part(node, int(number))
+    if node.step is None:
+        raise LookupError(path)
+    return node.step
+
+
+def _part(node: Node, number: int) -> Node:
+    parts = [part for _, part in node.parts()]
+    return parts[0] if node.loop is not None or node.map is not None else parts[number]
+
+
+def is_below(path: str, above: str) -> bool:
+    return path == above or path.startswith(f"{above}.")
+
+
+class _Reader:
+    """One reading. Each method returns how its node ended, or the steps that it wants."""
+
+    def __init__(self, arrived: Mapping[str, Arrived], now_ms: int) -> None:
+        self._arrived = arrived
+        self._now_ms = now_ms
+        self.decided: dict[str, tuple[str, ...]] = {}
+
+    def node(self, node: Node, path: str, frame: Frame) -> _Found:
+        known = self._arrived.get(path)
+        if known is not None:
+            return known.yielded, ()
+        if node.step is not None:
+            return None, (Want(path, node.step, frame),)
+        if node.sequence is not None:
+            return self._sequence(node.sequence, path, frame)
+        if node.parallel is not None:
+            return self._parallel(node.parallel, path, frame)
+        if node.branch is not None:
+            return self._branch(node.branch, path, frame)
+        if node.loop is not None:
+            return self._loop(node.loop, path, frame)
+        if node.map is not None:
+            return self._map(node.map, path, frame)
+        return _broken(path, f"pipeline {node.pipeline!r} is not written out; apply the config again"), ()
+
+    def _sequence(self, parts: Sequence[Node], path: str, frame: Frame) -> _Found:
+        ended: list[Yield] = []
+        for number, part in enumerate(parts):
+            yielded, wants = self.node(part, f"{path}.{number}", frame)
+            if yielded is None:
+                return None, wants
+            ended.append(yielded)
+            if yielded.failure is not None:
+                break
+            frame = frame.after(yielded)
+            if part.name is not None:
+                frame = frame.seeing(**{part.name: Output(yielded.text)})
+        return _whole(path, ended[-1], ended), ()
+
+    def _branch(self, branch: Branch, path: str, frame: Frame) -> _Found:
+        chosen = next((n for n, case in enumerate(branch.cases) if holds(case.when, frame.values)), len(branch.cases))
+        node = branch.cases[chosen].then if chosen < len(branch.cases) else branch.default
+        yielded, wants = self.node(node, f"{path}.{chosen}", frame)
+        return (None if yielded is None else _whole(path, yielded, [yielded])), wants
+
+    def _loop(self, loop: Loop, path: str, frame: Frame) -> _Found:
+        turns: list[Yield] = []
+        criticism, last = "", Output("")
+        for number in range(loop.at_most):
+            change = loop.turns[min(number, len(loop.turns) - 1)] if loop.turns else None
+            about = {"number": number + 1, "criticism": criticism, "last": last}
+            inner = replace(frame, turn=change, in_loop=True, criticism=criticism if loop.criticism else "").seeing(turn=about)
+            yielded, wants = self.node(loop.body, f"{path}.{number}", inner)
+            if yielded is None:
+                return None, wants
+            turns.append(yielded)
+            if yielded.failure is not None and yielded.failure.reason in FUTILE:
+                return _whole(path, yielded, turns), ()
+            output = Output(yielded.text)
+            if yielded.failure is None and (loop.until is None or holds(loop.until, {**frame.values, "output": output})):
+                return _whole(path, yielded, turns), ()
+            criticism, last, frame = _criticism(loop, yielded), output, frame.after(yielded)
+        best = max(turns, key=lambda each: (each.failure is None, each.score))
+        failure = Failure(reason=Reason.QUALITY_NOT_MET, stage=STAGE, message=f"none of {loop.at_most} turns of the loop passed")
+        return _whole(path, best.model_copy(update={"failure": failure}), turns), ()
+
+    # Forks: parts side by side, and when to wait no more ------------------------------------------------------------
+
+    def _parallel(self, parallel: Parallel, path: str, frame: Frame) -> _Found:
+        count = len(parallel.branches)
+        until_ms = frame.until_ms.get(path, self._now_ms + parallel.limit_ms) if parallel.limit_ms is not None else None
+        inner = frame.share(count + (parallel.reader is not None))
+        if until_ms is not None:
+            limits = {**frame.until_ms, path: until_ms}
+            inner = replace(inner, until_ms=limits, deadline_ms=min(frame.deadline_ms, until_ms))
+        found = [self.node(branch, f"{path}.{n}", inner) for n, branch in enumerate(parallel.branches)]
+        ended = {n: yielded for n, (yielded, _) in enumerate(found) if yielded is not None}
+        chosen = self._chosen(parallel, path, ended, until_ms)
+        if chosen is None:
+            return None, tuple(want for yielded, wants in found if yielded is None for want in wants)
+        self.decided[path] = tuple(f"{path}.{n}" for n in range(count) if n not in ended)
+        parts = list(ended.values())
+        if isinstance(chosen, Failure):
+            return _whole(path, _best(parts, path).model_copy(update={"failure": chosen}), parts), ()
+        if parallel.reader is None:
+            return _whole(path, merged(parallel.merge, chosen), parts), ()
+        reading = frame.after(*parts).seeing(branches=[Output(each.text) for each in chosen])
+        if until_ms is not None:
+            reading = replace(reading, until_ms={**frame.until_ms, path: until_ms})
+        yielded, wants = self.node(Node(step=parallel.reader), f"{path}.{count}", reading)
+        return (None if yielded is None else _whole(path, yielded, [*parts, yielded])), wants
+
+    def _chosen(
+        self, parallel: Parallel, path: str, ended: Mapping[int, Yield], until_ms: int | None
+    ) -> list[Yield] | Failure | None:
+        """The branches that count, in their order; a failure where too few can succeed; None to wait.
+
+        Without a limit the first ones that make the quorum count. Within a limit every branch may still come.
+        """
+        fatal = next((each.failure for each in ended.values() if each.failure and each.failure.reason in FATAL), None)
+        if fatal is not None:
+            return fatal
+        came = {n: self._arrival(f"{path}.{n}") for n in ended}
+        passed = [n for n in sorted(ended, key=lambda n: (came[n][0], n))
+                  if ended[n].failure is None and (until_ms is None or came[n][1] <= until_ms)]
+        count, needed = len(parallel.branches), parallel.needed
+        is_over = len(ended) == count or (until_ms is not None and self._now_ms >= until_ms)
+        if len(passed) >= needed and (until_ms is None or parallel.merge == "first" or is_over):
+            counted = passed if until_ms is not None and parallel.merge != "first" else passed[:needed]
+            return [ended[n] for n in sorted(counted)]
+        if is_over or count - (len(ended) - len(passed)) < needed:
+            return _too_few(ended, len(passed), needed)
+        return None
+
+    def _map(self, spec: Map, path: str, frame: Frame) -> _Found:
+        items = _items(spec, frame.values)
+        if isinstance(items, str):
+            return _broken(path, items), ()
+        if not items:
+            return Yield(path=path, text="[]"), ()
+        inner = frame.share(len(items))
+        found = [self.node(spec.body, f"{path}.{n}", inner.seeing(item=item, index=n)) for n, item in enumerate(items)]
+        parts = [yielded for yielded, _ in found if yielded is not None]
+        failed = next((part for part in parts if part.failure is not None), None)
+        if failed is None and len(parts) < len(items):
+            on_their_way = [wants for yielded, wants in found if yielded is None][: spec.width]
+            return None, tuple(want for wants in on_their_way for want in wants)
+        self.decided[path] = tuple(f"{path}.{n}" for n, (yielded, _) in enumerate(found) if yielded is None)
+        if failed is not None:
+            return _whole(path, failed, parts), ()
+        models = "+".join(dict.fromkeys(part.model for part in parts if part.model))
+        text = listed([part.text for part in parts])
+        return _whole(path, Yield(path=path, text=text, model=models, score=min(part.score for part in parts)), parts), ()
+
+    def _arrival(self, part: str) -> tuple[int, int]:
+        """Offset and time of the record with which a part ended."""
+        records = [(each.offset, each.at_ms) for path, each in self._arrived.items() if is_below(path, part)]
+        return max(records, default=(-1, 0))
+
+
+def _items(spec: Map, values: Mapping[str, Any]) -> list[Any] | str:
+    """The items to map over, or what is wrong with them."""
+    try:
+        items = looked_up(spec.over, values)
+    except LookupError:
+        return f"map: there is no {spec.over}; give its step an output schema that requires it"
+    if not isinstance(items, list):
+        return f"map: {spec.over} is not a list; give its step an output schema that says so"
+    if len(items) > spec.items_max:
+        return f"map: {spec.over} has {len(items)} items, over items_max {spec.items_max}; raise it, or ask for fewer"
+    return items
+
+
+def _criticism(loop: Loop, yielded: Yield) -> str:
+    if yielded.failure is None and loop.until is not None:
+        return f"the condition on {loop.until.value} does not hold"
+    return yielded.criticism or (yielded.failure.message if yielded.failure else "")
+
+
+def _too_few(ended: Mapping[int, Yield], passed: int, needed: int) -> Failure:
+    first = next((each.failure for each in ended.values() if each.failure is not None), None)
+    why = f"; the first failure: {first.message}" if first else ""
+    reason = first.reason if first else Reason.DEADLINE_PASSED
+    return Failure(reason=reason, stage=STAGE, message=f"{passed} of {needed} branches succeeded{why}")
+
+
+def _best(parts: Sequence[Yield], path: str) -> Yield:
+    return max(parts, key=lambda each: (each.failure is None, each.score), default=Yield(path=path))
+
+
+def _broken(path: str, message: str) -> Yield:
+    return Yield(path=path, failure=Failure(reason=Reason.PIPELINE_BROKEN, stage=STAGE, message=message))
+
+
+def _whole(path: str, outcome: Yield, parts: Iterable[Yield]) -> Yield:
+    """A part of the tree ended as `outcome` did; it took what all its `parts` took."""
+    parts = list(parts)
+    return outcome.model_copy(update={
+        "path": path,
+        "attempts": sum(part.attempts for part in parts),
+        "cost_microusd": sum(part.cost_microusd for part in parts),
+        "spent_microusd": sum(part.spent_microusd for part in parts),
+        "tokens_in": sum(part.tokens_in for part in parts),
+        "tokens_out": sum(part.tokens_out for part in parts),
+    })
