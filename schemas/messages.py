@@ -226,6 +226,8 @@ class Why(Fact):
     rule: str = Field(description="the sentence a human reads: why the first candidate is first")
     config_version: int = 0
     quality_min: float = 0.0
+    domain: str = Field("chat", description="as preprocessing saw it: what a judgement of the answer is learned for")
+    complexity: float = 0.0
     excluded: tuple[Excluded, ...] = ()
 
 

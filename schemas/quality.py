@@ -26,6 +26,7 @@ class Feedback(Fact):
     model: str = Field("", description="the catalogue model that answered; empty: as the request's result says")
     comment: str = Field("", max_length=4096, description="for people; never logged, never learned from")
     at_ms: int = 0
+    accepted_ms: int | None = Field(None, description="as the result says; an answer of long ago is found by it alone")
 
 
 class Cell(Fact):

@@ -25,6 +25,7 @@ from schemas.messages import (
     Task,
     Verdict,
 )
+from schemas.quality import Feedback, QualityEntry
 from schemas.spend import SpendEntry
 
 REQUEST_PARTITIONS_DEFAULT = 6
@@ -40,6 +41,7 @@ class Key(StrEnum):
     REQUEST = "request"          # the ordering key when the caller gave one, else the request id
     BACKEND = "backend"
     ACCOUNT = "account"
+    MODEL = "model and domain"
     REPLICA = "replica"
     OBJECT = "object"
     SUBJECT = "subject"
@@ -121,30 +123,32 @@ REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answ
 IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
 FLEET         = Topic("fleet",         Key.BACKEND,  FleetEntry,           "windows and circuit state per backend", partitions=1, cleanup=Cleanup.COMPACT)
 SPEND         = Topic("spend",         Key.ACCOUNT,  SpendEntry,           "money and tokens so far, per account and period", partitions=1, cleanup=Cleanup.COMPACT)
+QUALITY       = Topic("quality",       Key.MODEL,    QualityEntry,         "how well each model does at what, learned from verdicts and feedback", partitions=1, cleanup=Cleanup.COMPACT)
+FEEDBACK      = Topic("feedback",      Key.REQUEST,  Feedback,             "how good an answer was, said by people or programs", retention_ms=30 * DAY_MS, bytes_max=1_048_588)
 ALERTS        = Topic("alerts",        Key.SUBJECT,  Alert,                "circuits, gates and budgets that changed, and why", partitions=1, retention_ms=30 * DAY_MS)
 CONFIG        = Topic("config",        Key.OBJECT,   ConfigRecord,         "catalogue, tenants, policies: versioned, hot", partitions=1, cleanup=Cleanup.COMPACT)
 DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what could not be processed, byte-identical, cause in headers", retention_ms=30 * DAY_MS, bytes_max=4_718_592)
 
 TOPICS: tuple[Topic, ...] = (
     INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
-    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, SPEND, ALERTS, CONFIG, DEAD_LETTERS,
+    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, SPEND, QUALITY, FEEDBACK, ALERTS, CONFIG, DEAD_LETTERS,
 )
 
 STAGES: tuple[Stage, ...] = (
     # stage               reads                          writes                                     tables
-    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY),                   (CONFIG, REPLIES, IDEMPOTENCY), dead_letter_share_max=None),
+    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY, FEEDBACK),         (CONFIG, REPLIES, IDEMPOTENCY), dead_letter_share_max=None),
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
-    Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND)),
+    Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND, QUALITY)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
     Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG,)),
     Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
-    Stage("monitor",       (OBSERVATIONS,),              (FLEET, SPEND, ALERTS),                    (CONFIG, FLEET, SPEND, ATTEMPTS, VERDICTS)),
+    Stage("monitor",       (OBSERVATIONS,),              (FLEET, SPEND, QUALITY, ALERTS),           (CONFIG, FLEET, SPEND, QUALITY, ATTEMPTS, VERDICTS, FEEDBACK)),
 )
 # fmt: on
 # Every stage may also write DEAD_LETTERS; the runner does it. The executor, the gate and output read their own ATTEMPTS,
 # COMPLETIONS, VERDICTS and RESULTS back when they take a partition over; that is no subscription and needs no group.
 
-USERS_WRITE = (INTAKE,)
+USERS_WRITE = (INTAKE, FEEDBACK)
 USERS_READ = (RESULTS, ATTEMPTS, ALERTS, DEAD_LETTERS)
 OPERATORS_WRITE = (CONFIG,)
 

@@ -133,7 +133,7 @@ class Knowledge:
 
     def fold(self, judged: Judged, prior: float) -> tuple[str, ...]:
         """Count a judgement. `prior`: the catalogue's quality of the model. Returns the keys that changed: none of a replay."""
-        believed = self.quality(judged.model, judged.domain, judged.tier, judged.tenant, prior)
+        believed = self.quality(judged.model, judged.domain, judged.tier, judged.tenant, prior) if judged.buckets else prior
         fresh = [(key, table) for key, table in self._touched(judged) if judged.offset > table.counted.get(judged.source, -1)]
         for _, table in fresh:
             table.counted[judged.source] = judged.offset

@@ -14,8 +14,9 @@ import uvloop
 
 from schemas.config import ConfigRecord
 from schemas.fleet import FleetEntry
+from schemas.quality import QualityEntry
 from schemas.spend import SpendEntry
-from schemas.topology import CONFIG, FLEET, SPEND, Stage, Topic, stage_named
+from schemas.topology import CONFIG, FLEET, QUALITY, SPEND, Stage, Topic, stage_named
 from shared import log
 from shared.broker import Broker
 from shared.catalogue import EMPTY, VERSION_KEY, Catalogue
@@ -69,6 +70,7 @@ class World:
     catalogue: Callable[[], Catalogue]
     fleet: Callable[[], Mapping[str, FleetEntry]]
     spend: Callable[[], Mapping[str, SpendEntry]] = dict
+    quality: Callable[[], Mapping[str, QualityEntry]] = dict     # by `model/domain`
 
 
 def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
@@ -130,11 +132,13 @@ async def _serve(
     config.table = Table(broker, CONFIG, config.changed)
     fleet: Table[FleetEntry] = Table(broker, FLEET)
     spend: Table[SpendEntry] = Table(broker, SPEND)
-    offered: dict[Topic, Table[Any]] = {FLEET: fleet, SPEND: spend}
+    quality: Table[QualityEntry] = Table(broker, QUALITY)
+    offered: dict[Topic, Table[Any]] = {FLEET: fleet, SPEND: spend, QUALITY: quality}
     tables: list[Table[Any]] = [config.table, *(table for topic, table in offered.items() if topic in stage.tables)]
     world = World(
-        broker, SystemClock(), settings, instance, lambda: config.catalogue, lambda: fleet.values, lambda: spend.values
-    )
+        broker, SystemClock(), settings, instance, lambda: config.catalogue,
+        fleet.snapshot, spend.snapshot, quality.snapshot,
+    )  # fmt: skip
     handler = make_handler(world)
     runner = Runner(stage, handler, broker, runner_options(settings, stage), world.clock)
     health = None

@@ -21,6 +21,7 @@ from schemas.messages import (
     Task,
     Verdict,
 )
+from schemas.quality import Feedback, QualityEntry
 from schemas.spend import SpendEntry
 from schemas.topology import DEAD_LETTERS, INTAKE, Topic
 from services.cli.results_table import explained, models, usd
@@ -186,6 +187,18 @@ def _spend(entry: SpendEntry, _: Any) -> str:
     return "; ".join([entry.account, *periods, f"price of money {entry.price:.2f}"])
 
 
+def _quality(entry: QualityEntry, _: Any) -> str:
+    if entry.words:
+        return f"{entry.model}: weights on words"
+    count, score_sum = sum(cell.count for cell in entry.cells), sum(cell.score_sum for cell in entry.cells)
+    mean = f"mean {score_sum / count:.2f} of {count:.1f} judgements" if count else "no judgements"
+    return f"{entry.model} at {entry.domain}: {mean}, {entry.tokens_out:.0f} tokens out"
+
+
+def _feedback(said: Feedback, _: Any) -> str:
+    return f"{said.judge.value} of {said.tenant}: {said.score:.2f}"
+
+
 def _claim(claim: Claim, _: Any) -> str:
     return f"request {claim.request_id}"
 
@@ -202,6 +215,8 @@ _DESCRIPTIONS: Mapping[type[BaseModel], Callable[[Any, Any], str]] = {
     Observation: _observation,
     FleetEntry: _fleet,
     SpendEntry: _spend,
+    QualityEntry: _quality,
+    Feedback: _feedback,
     Alert: _alert,
     ConfigRecord: _config,
     Claim: _claim,

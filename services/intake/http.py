@@ -9,7 +9,7 @@ import math
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from schemas.envelope import Envelope, Header
 from schemas.messages import STATUS_OF, Failure, Request, Result
-from schemas.topology import REQUESTS
+from schemas.topology import FEEDBACK, REQUESTS
 from services.intake import decide
 from services.intake.answers import chat_completion, error_object, error_of, headers_of, http_status
 from services.intake.decide import BODY_BYTES_MAX, OPTIONS, Arrival, Submission
+from services.intake.feedback import FIELDS, feedback_of, placed
 from services.intake.idempotency import Claims, digest_of
 from services.intake.keyring import Keyring
 from services.intake.replies import Replies
@@ -94,6 +95,7 @@ class HttpSource:
             web.post("/v1/requests", self.post_request),
             web.get("/v1/requests/{id}", self.get_request),
             web.post("/v1/chat/completions", self.post_chat),
+            web.post("/v1/feedback", self.post_feedback),
         ])
         return app
 
@@ -149,6 +151,16 @@ class HttpSource:
             status, body = error_of(result)
             return _json(status, body, headers)
         return _json(200, chat_completion(result, result.answer), headers)
+
+    async def post_feedback(self, request: web.Request) -> web.Response:
+        """202 once it is in the log. Whether there is such a request of the tenant is settled by whoever learns from it."""
+        said = feedback_of(await _body(request), self._tenant(request), self._clock.now_ms())
+        if isinstance(said, Failure):
+            raise _refused(said, FIELDS)
+        said = placed(said, self._replies.recent(said.request_id))
+        headers = headers_for(FEEDBACK, decide.STAGE, None)
+        await self._write(Output(FEEDBACK.name, said.request_id.encode(), encode(FEEDBACK, said), headers))
+        return _json(202, {"request_id": said.request_id})
 
     # Accepting -------------------------------------------------------------------------------------------------------
 
@@ -302,10 +314,10 @@ def _result(status: int, result: Result) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json", headers=headers_of(result))
 
 
-def _refused(failure: Failure) -> RefusedError:
+def _refused(failure: Failure, fields: Container[str] = OPTIONS) -> RefusedError:
     field = failure.message.partition(":")[0]
     status = http_status(STATUS_OF[failure.reason], failure.reason)
-    return RefusedError(status, failure.reason.value, failure.message, field if field in OPTIONS else None)
+    return RefusedError(status, failure.reason.value, failure.message, field if field in fields else None)
 
 
 def _too_large() -> RefusedError:

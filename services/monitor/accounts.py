@@ -14,7 +14,7 @@ from schemas.config import Tenant
 from schemas.fleet import Alert, AlertKind, Severity
 from schemas.ledger import AttemptPhase
 from schemas.spend import SpendEntry, Spent
-from shared.pacing import PRICE_MAX, Pace, paced
+from shared.pacing import KEEP, PRICE_MAX, Pace, paced
 from shared.spend import budgets, periods_at
 
 TOTAL = "*"
@@ -97,17 +97,15 @@ class Account:
         self.rate = self.rate * math.exp(-passed_s / RATE_S) + 1 / RATE_S
         is_first = not self.request_ms
         self.request_ms = max(at_ms, self.request_ms)
-        is_due = at_ms - self.paced_ms >= PRICE_INTERVAL_MS
-        if is_due:
+        before = cost_microusd if is_first else self.request_microusd
+        self.request_microusd = KEEP * before + (1 - KEEP) * cost_microusd
+        if at_ms - self.paced_ms >= PRICE_INTERVAL_MS:
             self.paced_ms = at_ms
-            self.target_microusd = self._target(tenant, at_ms)
-        target = self.target_microusd
-        pace = paced(Pace(cost_microusd if is_first else self.request_microusd, self.price), cost_microusd, target or 1.0)
-        self.request_microusd = pace.mean_microusd or 0.0
-        if not target:
-            self.price = 0.0 if target is None else PRICE_MAX
-        elif is_due:
-            self.price = pace.price
+            self.target_microusd = target = self._target(tenant, at_ms)
+            if target:
+                self.price = paced(Pace(before, self.price), cost_microusd, target).price
+            else:
+                self.price = 0.0 if target is None else PRICE_MAX
 
     def _target(self, tenant: Tenant | None, at_ms: int) -> float | None:
         """What a request may cost for every budget to last, micro-USD; None without a budget."""
@@ -149,12 +147,6 @@ class Accounts:
         self._dirty: set[str] = set()
         total = self._accounts.get(TOTAL)
         self.offsets: dict[str, int] = dict(total.counted) if total else {}
-
-    def begins_anew(self, source: str) -> None:
-        """The log of a source was made again: what was counted of the old one says nothing of the new."""
-        self.offsets.pop(source, None)
-        for account in self._accounts.values():
-            account.counted.pop(source, None)
 
     def attempt(self, place: Place, line: Mapping[str, Any]) -> None:
         """One line of the ledger, as plain data. Raises KeyError or TypeError for one that is none."""
@@ -214,9 +206,11 @@ class Accounts:
             self._dirty.add(tenant)
             self._dirty.add(TOTAL)
 
-    def passed(self, place: Place) -> None:
-        """A record that counts for no account."""
+    def passed(self, place: Place, is_told: bool = False) -> None:
+        """A record that counts for no account. `is_told`: it changes another entry of the next round, so the total follows."""
         self.offsets[place.source] = place.offset + 1
+        if is_told:
+            self._dirty.add(TOTAL)
 
     def _of(self, name: str) -> Account:
         account = self._accounts.get(name)

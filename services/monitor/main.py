@@ -1,4 +1,6 @@
-"""observations -> fleet, the ledger -> spend: wires the Faust app, the watch, the tables and the books, and runs them."""
+"""observations -> fleet; the ledger, verdicts and feedback -> spend and quality: wires the Faust app, the watch, the tables and
+the books, and runs them until told to stop.
+"""
 
 import asyncio
 import contextlib
@@ -59,7 +61,7 @@ async def serve(settings: Settings, instance: str, stop: asyncio.Event) -> None:
         watch = Watch(rules_of(settings), fleet.snapshot, lambda: config.catalogue.backends)
         writer = Writer(STAGE, producer)
         monitor = Monitor(watch, writer, SystemClock(), SystemRandom())
-        books_of = partial(Books, broker, writer, SystemClock(), lambda: config.catalogue.tenants)
+        books_of = partial(Books, broker, writer, SystemClock(), lambda: config.catalogue)
         await _stream(settings, broker, monitor, books_of, stop)
         await producer.flush()
     finally:

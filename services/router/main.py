@@ -104,6 +104,8 @@ class Router:
             rule=decision.rule + (f"; {account.field} is nearly spent" if account.is_near else ""),
             config_version=catalogue.version,
             quality_min=limits.quality_min,
+            domain=task.features.domain,
+            complexity=task.features.complexity,
             excluded=decision.excluded,
         )
         return decision, policy, why

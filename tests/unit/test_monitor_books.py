@@ -1,26 +1,43 @@
-"""The books on a broker in memory: what is on the ledger is on `spend`, whoever keeps them and however often."""
+"""The books on a broker in memory: what is on the ledger is on `spend`, what was judged on `quality`, whoever keeps them."""
 
 import asyncio
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import pytest
+
 from schemas.config import Tenant
 from schemas.ledger import Attempt, AttemptPhase, Usage
-from schemas.messages import Status, Verdict
+from schemas.messages import Status, Task, Tried, Verdict
+from schemas.quality import Feedback, Judge, QualityEntry
 from schemas.spend import SpendEntry
-from schemas.topology import ALERTS, ATTEMPTS, DEAD_LETTERS, SPEND, VERDICTS, topic_spec
-from services.monitor.accounts import TOTAL
+from schemas.topology import (
+    ALERTS,
+    ATTEMPTS,
+    DEAD_LETTERS,
+    FEEDBACK,
+    QUALITY,
+    SPEND,
+    TASKS,
+    TOPICS,
+    VERDICTS,
+    topic_spec,
+)
+from services.monitor.accounts import TOTAL, Place
 from services.monitor.books import Books
+from services.monitor.lessons import Lessons
 from services.monitor.monitor import STAGE
 from shared.broker import Output
-from shared.codec import decode, encode
+from shared.codec import decode, encode, headers_for
 from shared.local import LocalBroker
+from shared.quality import KEEP
 from shared.table import Table
+from shared.words import Words, sketch
 from shared.writer import Writer
-from tests.support.builders import an_envelope
+from tests.support.builders import a_catalogue, a_chat, a_task, a_why, an_answer, an_envelope
 from tests.support.virtual import LoopClock, VirtualLoop
 
-TENANTS = {"acme": Tenant(budget_usd_per_day=Decimal("0.001"))}
+CATALOGUE = a_catalogue(tenant=Tenant(budget_usd_per_day=Decimal("0.001")))
 
 
 def run(main):
@@ -33,15 +50,15 @@ def run(main):
 
 async def a_broker():
     broker = LocalBroker(LoopClock())
-    await broker.create_topics([topic_spec(topic) for topic in (ATTEMPTS, VERDICTS, SPEND, ALERTS, DEAD_LETTERS)])
+    await broker.create_topics([topic_spec(topic) for topic in TOPICS])
     return broker
 
 
 @asynccontextmanager
-async def kept(broker, leads=lambda: True):
+async def kept(broker, leads=lambda: True, **options):
     ended = asyncio.Event()
-    books = Books(broker, Writer(STAGE, await broker.producer()), LoopClock(), lambda: TENANTS, leads)
-    keeping = asyncio.create_task(books.keep(ended))
+    keeper = Books(broker, Writer(STAGE, await broker.producer()), LoopClock(), lambda: CATALOGUE, leads, **options)
+    keeping = asyncio.create_task(keeper.keep(ended))
     yield
     ended.set()
     await asyncio.wait_for(keeping, 10)
@@ -60,6 +77,41 @@ async def call(broker, number, cost=100, tenant="acme"):
         await (await producer.send(Output(ATTEMPTS.name, line.request_id.encode(), encode(ATTEMPTS, line))))
     verdict = an_envelope(Verdict(status=Status.DELIVERED, cost_microusd=cost, decided_ms=1), tenant=tenant)
     await (await producer.send(Output(VERDICTS.name, line.request_id.encode(), encode(VERDICTS, verdict))))
+
+
+async def put(broker, topic, value, key):
+    producer = await broker.producer()
+    headers = headers_for(topic, "test", value if topic is not FEEDBACK else None)
+    await (await producer.send(Output(topic.name, key.encode(), encode(topic, value), headers)))
+
+
+async def answered(broker, request_id, model="large", tried=(), domain="code", text="Sort a list."):
+    """The task and the verdict of a request that a model answered, after others whose answers did not pass."""
+    fields = {"request_id": request_id, "key": request_id, "accepted_ms": LoopClock().now_ms()}
+    task: Task = a_task(a_chat(text), domain=domain)
+    await put(broker, TASKS, an_envelope(task, f"{request_id}/task", **fields), request_id)
+    verdict = Verdict(
+        status=Status.DELIVERED, answer=an_answer(model=model), decided_ms=1, why=a_why(domain=domain, complexity=0.3),
+        tried=tuple(Tried(model=name, backend="b", failed_checks=("not_empty",)) for name in tried),
+    )  # fmt: skip
+    await put(broker, VERDICTS, an_envelope(verdict, f"{request_id}/verdict", **fields), request_id)
+
+
+async def say(broker, request_id, score, **fields):
+    await put(broker, FEEDBACK, Feedback(request_id=request_id, score=score, **({"tenant": "acme"} | fields)), request_id)
+
+
+async def learned(broker):
+    table: Table[QualityEntry] = Table(broker, QUALITY)
+    await table.start()
+    await table.close()
+    return table.values
+
+
+def seen(entries, key):
+    """Count and sum of scores of one entry, over its cells."""
+    cells = entries[key].cells if key in entries else ()
+    return round(sum(cell.count for cell in cells), 3), round(sum(cell.score_sum for cell in cells), 3)
 
 
 async def entry(broker, name="acme"):
@@ -165,3 +217,104 @@ def test_operators_hear_of_a_budget_that_is_spent():
         assert [alert.alert_id.rpartition("/")[2] for alert in told] == ["80", "100"]
 
     run(main)
+
+
+def test_a_verdict_judges_every_model_that_answered_at_the_domain_and_tier_of_the_request():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1", "large", tried=("small",))
+            await asyncio.sleep(0.5)
+            entries = await learned(broker)
+        assert set(entries) == {"large/code", "large/*", "small/code", "small/*"}
+        assert (seen(entries, "large/code"), seen(entries, "small/code")) == ((0.25, 0.25), (0.25, 0))
+        assert [(cell.tier, cell.tenant) for cell in entries["large/code"].cells] == [(1, "acme")]
+        assert entries["large/code"].tokens_out == 20
+
+    run(main)
+
+
+def test_feedback_is_joined_with_its_request_and_teaches_the_words_of_what_was_asked():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1")
+            await asyncio.sleep(0.5)
+            await say(broker, "r1", 0.0)
+            await asyncio.sleep(1)
+            entries = await learned(broker)
+        assert seen(entries, "large/code") == (1.249, 0.249)      # what was judged before counts a little less
+        assert Words.from_text(entries["large/#"].words).logit(sketch("Sort a list.")) < 0
+
+    run(main)
+
+
+def test_feedback_counts_once_per_judge_for_its_own_tenant_and_only_of_a_request_that_there_is():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1")
+            await asyncio.sleep(0.5)
+            await say(broker, "r1", 1.0)
+            for score in (0.0, 0.0):
+                await say(broker, "r1", score)
+            await say(broker, "r1", 0.0, tenant="globex")
+            await say(broker, "never", 0.0)
+            await asyncio.sleep(2)
+            assert seen(await learned(broker), "large/code")[0] == 1.249
+            await say(broker, "r1", 0.0, judge=Judge.PROGRAM)
+            await asyncio.sleep(2)
+            assert seen(await learned(broker), "large/code")[0] > 3.2
+
+    run(main)
+
+
+def test_feedback_on_an_answer_of_long_ago_is_found_by_its_time_and_not_without():
+    async def main():
+        broker = await a_broker()
+        accepted_ms = LoopClock().now_ms()
+        await answered(broker, "old")
+        await asyncio.sleep(1)
+        async with kept(broker):
+            await answered(broker, "new")
+            await asyncio.sleep(1)
+        async with kept(broker, remembered_before=0):      # as after many other verdicts
+            await asyncio.sleep(1)
+            await say(broker, "old", 0.5)
+            await asyncio.sleep(2)
+            assert seen(await learned(broker), "large/code")[0] == 0.499
+            await say(broker, "old", 0.5, accepted_ms=accepted_ms)
+            await asyncio.sleep(2)
+            assert seen(await learned(broker), "large/code")[0] > 1.4
+
+    run(main)
+
+
+def test_a_new_keeper_remembers_the_requests_of_the_last_while_and_learns_nothing_of_them_twice():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1")
+            await asyncio.sleep(0.5)
+        async with kept(broker):
+            await asyncio.sleep(1)
+            assert seen(await learned(broker), "large/code") == (0.25, 0.25)
+            await say(broker, "r1", 1.0)
+            await asyncio.sleep(1)
+            assert seen(await learned(broker), "large/code") == (1.249, 1.249)
+
+    run(main)
+
+
+def test_under_load_passed_answers_are_sampled_and_count_for_those_left_out_while_failed_ones_all_count():
+    lessons = Lessons(lambda model: 0.5)
+    envelope = {
+        "request_id": "r", "tenant": "acme", "accepted_ms": 1,
+        "payload": {"status": "delivered", "answer": {"model": "large"}, "tried": [{"model": "small"}]},
+    }  # fmt: skip
+    for offset in range(900):
+        lessons.verdict(Place("verdicts/0", offset, 1_000), envelope | {"request_id": f"r{offset}"})
+    cells = {entry.model: entry.cells[0] for entry in lessons.due(1) if entry.domain == "*"}
+    forgotten = sum(0.25 * KEEP**age for age in range(900))
+    assert cells["small"].count == pytest.approx(forgotten)
+    assert cells["large"].count == pytest.approx(sum(0.25 * (8 if age < 100 else 1) * KEEP**age for age in range(200)), rel=0.01)

@@ -162,13 +162,6 @@ def test_without_a_budget_money_has_no_price():
     assert (acme.price, acme.target_microusd, acme.request_microusd) == (0.0, None, 10**9)
 
 
-def test_a_log_that_was_made_again_counts_from_its_beginning():
-    accounts = some_accounts(entries=(SpendEntry(account=TOTAL, offsets={"attempts/0": 50}),))
-    accounts.begins_anew("attempts/0")
-    accounts.attempt(at(0), a_line(3))
-    assert entries_of(accounts)[TOTAL].day.microusd == 3
-
-
 def an_entry(day_microusd, ms=NOON_MS, **fields):
     spent = Spent(period=periods_at(ms).day, microusd=day_microusd)
     return SpendEntry(account="acme", day=spent, month=Spent(period=periods_at(ms).month, microusd=day_microusd), **fields)

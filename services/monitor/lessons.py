@@ -1,0 +1,138 @@
+"""Verdicts and feedback to judgements of models, and those into what is learned of them. Pure; `shared/quality.py` learns.
+
+A verdict says of every model that answered whether the checks let its answer pass. Feedback names a request: who answered it,
+and what was asked, follows from its verdict, which must be the same tenant's. Whoever judges one request twice counts once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from schemas.messages import Status
+from schemas.quality import Feedback, Judge, QualityEntry
+from services.monitor.accounts import Place
+from shared.quality import WEIGHTS, WORDS, Judged, Knowledge, tier_of
+
+REMEMBERED_MAX = 50_000
+"""Answered requests that feedback may name without a look into the log: some 20 MB."""
+
+WORDS_INTERVAL_MS = 10_000
+"""Weights on words are large and change slowly."""
+
+
+PASSES_PER_S = 100
+PASSES_STRIDE = 8
+"""Passed checks say little each: beyond so many a second every eighth counts, for eight."""
+
+
+class Answered(NamedTuple):
+    """What is remembered of a request that has its verdict."""
+
+    tenant: str
+    model: str               # empty: it was not answered
+    domain: str
+    complexity: float
+    source: str              # the partition of its verdict, which is that of all its records
+    accepted_ms: int
+
+    @property
+    def partition(self) -> int:
+        return int(self.source.rpartition("/")[2])
+
+
+class Lessons:
+    """One keeper's knowledge. `prior` is the catalogue's quality of a model."""
+
+    def __init__(self, prior: Callable[[str], float], entries: Mapping[str, QualityEntry] | None = None) -> None:
+        self.knowledge = Knowledge()
+        self.knowledge.refresh(entries or {})
+        self._prior = prior
+        self._answered: dict[str, Answered] = {}          # oldest first
+        self._judges: dict[str, set[Judge]] = {}          # of requests that feedback came for
+        self._second = 0
+        self._passes = 0
+        self._dirty: set[str] = set()
+        self._words_ms: dict[str, int] = {}
+
+    def verdict(self, place: Place, envelope: Mapping[str, Any]) -> None:
+        """Judge the models that answered. Raises KeyError or TypeError for what is no verdict."""
+        verdict = envelope["payload"]
+        answered = answered_of(place, envelope)
+        self.remember(envelope["request_id"], answered)
+        for tried in verdict.get("tried", ()):
+            self._fold(place, answered, tried["model"], 0.0, Judge.GATE)
+        if verdict["status"] == Status.DELIVERED and answered.model:
+            counts_for = self._pass(place.at_ms)
+            if counts_for:
+                tokens_out = verdict["answer"].get("usage", {}).get("tokens_out")
+                self._fold(place, answered, answered.model, 1.0, Judge.GATE, counts_for=counts_for, tokens_out=tokens_out)
+
+    def recall(self, request_id: str) -> Answered | None:
+        return self._answered.get(request_id)
+
+    def feedback(self, place: Place, said: Feedback, answered: Answered | None, buckets: tuple[int, ...] = ()) -> str:
+        """Learn from it; returns why nothing was learned, or nothing. `buckets`: the sketch of what was asked, if known."""
+        if answered is None or not (said.model or answered.model):
+            return "unknown_request"
+        if answered.tenant != said.tenant:
+            return "foreign_request"
+        judges = self._judges.setdefault(said.request_id, set())
+        if said.judge in judges:
+            return "repeated"
+        judges.add(said.judge)
+        self._fold(place, answered, answered.model or said.model, said.score, said.judge, buckets)
+        return ""
+
+    def due(self, now_ms: int) -> list[QualityEntry]:
+        """Entries that changed since the last time; those of words at most every WORDS_INTERVAL_MS."""
+        keys = {key for key in self._dirty if now_ms - self._words_ms.get(key, -WORDS_INTERVAL_MS) >= WORDS_INTERVAL_MS}
+        self._dirty -= keys
+        self._words_ms |= {key: now_ms for key in keys if key.endswith(f"/{WORDS}")}
+        return [self.knowledge.entry(key) for key in sorted(keys)]
+
+    def _fold(
+        self,
+        place: Place,
+        answered: Answered,
+        model: str,
+        score: float,
+        judge: Judge,
+        buckets: tuple[int, ...] = (),
+        counts_for: int = 1,
+        tokens_out: int | None = None,
+    ) -> None:
+        judged = Judged(
+            model, answered.domain, tier_of(answered.complexity), answered.tenant, score, place.source, place.offset,
+            place.at_ms, WEIGHTS[judge] * counts_for, buckets, tokens_out,
+        )  # fmt: skip
+        self._dirty.update(self.knowledge.fold(judged, self._prior(model)))
+
+    def remember(self, request_id: str, answered: Answered) -> None:
+        """So that the next feedback finds it."""
+        self._answered[request_id] = answered
+        if len(self._answered) > REMEMBERED_MAX:
+            oldest = next(iter(self._answered))
+            del self._answered[oldest]
+            self._judges.pop(oldest, None)
+
+    def _pass(self, at_ms: int) -> int:
+        """For how many this passed answer counts."""
+        if at_ms // 1000 != self._second:
+            self._second, self._passes = at_ms // 1000, 0
+        self._passes += 1
+        if self._passes <= PASSES_PER_S:
+            return 1
+        return 0 if self._passes % PASSES_STRIDE else PASSES_STRIDE
+
+
+def answered_of(place: Place, envelope: Mapping[str, Any]) -> Answered:
+    """What a verdict, as plain data, says of its request."""
+    verdict = envelope["payload"]
+    why = verdict.get("why") or {}
+    return Answered(
+        tenant=envelope["tenant"],
+        model=(verdict.get("answer") or {}).get("model", ""),
+        domain=why.get("domain", "chat"),
+        complexity=why.get("complexity", 0.0),
+        source=place.source,
+        accepted_ms=envelope["accepted_ms"],
+    )
