@@ -37,7 +37,8 @@ PRESENCE_MS = 1_000
 
 @dataclass(slots=True)
 class Begun:
-    """A call that is on its way: when it began, what its rate limit was charged, and how many were on their way with it."""
+    """A call that is on its way: when it began, what its rate limit was charged, and how many were at the backend when it
+    was sent, itself included."""
 
     call: Call
     backend: Backend
@@ -46,6 +47,7 @@ class Begun:
     in_flight: int
     retry: Retry
     probe_epoch: int = 0
+    is_sent: bool = False
 
 
 class Backends:
@@ -101,7 +103,7 @@ class Backends:
                     context_tokens=catalogue.models[backend.model].context_tokens,
                     probe=entry is not None and entry.circuit is Circuit.HALF_OPEN,
                     full=not is_mine and (place is not None or not local.has_room() or self.room.is_wanted(name)),
-                    ready_at_ms=local.ready_at_ms(1 if is_mine else tokens, now_ms),
+                    ready_at_ms=local.gated_until_ms() if is_mine else local.ready_at_ms(tokens, now_ms),
                     retryable=local.tokens.may_retry() and self._tokens.may_retry(),
                     is_near=not region or backend.region == region,
                 )
@@ -127,29 +129,44 @@ class Backends:
         if backend is None:
             return False
         local, now_ms = self._current(name, backend), self._clock.now_ms()
-        if local.promised and local.is_rationed():
-            return False        # one at a time: a place without a call's worth of the limit is none
+        if local.promised and local.is_probed():
+            return False        # a place is promised without its lease: that is taken when the call begins
         return local.has_room() and local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
 
     def may_hedge(self) -> bool:
         """Whether second calls on suspicion are affordable now: within their own budget, and while little fails."""
         return self.hedging.may_hedge() and self._tokens.may_hedge()
 
-    def reserve(self, name: str) -> None:
-        """A place was given to a plan that waited; it is on its way to use it."""
+    def reserve(self, name: str, tokens: int) -> None:
+        """A place was given to a plan that waited, and its part of the rate limit; it is on its way to use them."""
         local = self.local(name)
         local.in_flight += 1
         local.promised += 1
+        local.quota.take(tokens, self._clock.now_ms())
 
-    def give_back(self, name: str) -> None:
+    def give_back(self, name: str, tokens: int) -> None:
         """The plan could not use the place after all."""
-        self._locals[name].promised -= 1
-        self.release(name)
-
-    def release(self, name: str) -> None:
-        """A place is free again: who waits for it comes next."""
         local = self._locals[name]
-        local.in_flight -= 1
+        local.promised -= 1
+        local.quota.give_back(tokens, self._clock.now_ms())
+        self._free(name)
+
+    def sent(self, begun: Begun) -> None:
+        """The call is on the books, so it leaves now."""
+        local = self._locals[begun.call.backend]
+        local.writing -= 1
+        begun.is_sent, begun.in_flight = True, local.in_flight - local.writing
+        self.room.offer(begun.call.backend)
+
+    def release(self, begun: Begun) -> None:
+        """A call is over, or was cut before it was sent."""
+        if not begun.is_sent:
+            self._locals[begun.call.backend].writing -= 1
+        self._free(begun.call.backend)
+
+    def _free(self, name: str) -> None:
+        """A place is free again: who waits for it comes next."""
+        self._locals[name].in_flight -= 1
         self.room.offer(name)
 
     def begin(self, call: Call, plan: Plan, has_place: bool, after: FailureClass | None = None) -> Begun:
@@ -163,9 +180,10 @@ class Backends:
             local.promised -= 1
         else:
             local.in_flight += 1
+            local.quota.take(tokens_of(plan), now_ms)
         retry = Retry.THROTTLED if after is FailureClass.RATE_LIMITED else Retry.TRANSIENT
+        local.writing += 1
         begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight, retry)
-        local.quota.take(begun.tokens, now_ms)
         if call.kind is AttemptKind.PROBE:
             begun.probe_epoch = local.use_probe()
         elif call.kind is AttemptKind.RETRY:

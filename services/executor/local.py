@@ -32,6 +32,7 @@ class Local:
     tokens: RetryTokens = field(default_factory=RetryTokens)
     in_flight: int = 0
     promised: int = 0                   # of these: places of plans that have not begun their call yet
+    writing: int = 0                    # of these: calls whose line the ledger has not acknowledged yet
     pace_ms: float = 0.0                # EWMA; 0: never called from here
     pace_at_ms: int = 0
     trip: LocalTrip = field(default_factory=LocalTrip)
@@ -103,14 +104,23 @@ class Local:
         return entry.circuit is Circuit.CLOSED and (has_place or entry.share >= 1.0 or fraction_of(attempt_id) < entry.share)
 
     def has_room(self) -> bool:
-        """A free place within the adaptive limit, which a recovering backend has only its share of."""
+        """A free place within the adaptive limit, which a recovering backend has only its share of.
+
+        What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again
+        may stand there, lest all of them arrive at once.
+        """
         share = 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
-        return self.in_flight < max(1, int(self.gradient.limit * share))
+        limit = max(1, int(self.gradient.limit * share))
+        return self.in_flight - self.writing < limit and self.writing < limit
 
     def ready_at_ms(self, tokens: int, now_ms: int) -> int:
         """Until when a gate or a rate limit forbids a call of so many tokens; `now_ms` or earlier: none does."""
+        return max(self.gated_until_ms(), self.quota.ready_at_ms(tokens, now_ms))
+
+    def gated_until_ms(self) -> int:
+        """Until when the provider forbids any call."""
         told = self.entry.gate.until_ms if self.entry is not None and self.entry.gate is not None else 0
-        return max(self.gate_until_ms, told, self.quota.ready_at_ms(tokens, now_ms))
+        return max(self.gate_until_ms, told)
 
     def probes_left(self, entry: FleetEntry, instance: str) -> int:
         used = self.probes_used if self.probe_epoch == entry.probe_epoch else 0
@@ -129,9 +139,9 @@ class Local:
         if self.probe_epoch == epoch and self.probes_used:
             self.probes_used -= 1
 
-    def is_rationed(self) -> bool:
-        """Whether something besides places limits the calls: a rate limit, or leases of probes."""
-        return self.quota.is_limited or (self.entry is not None and self.entry.circuit is Circuit.HALF_OPEN)
+    def is_probed(self) -> bool:
+        """Whether leases of probes limit the calls."""
+        return self.entry is not None and self.entry.circuit is Circuit.HALF_OPEN
 
     # --- Gates ---------------------------------------------------------------------------------------------------
 

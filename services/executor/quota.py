@@ -13,7 +13,7 @@ class _Bucket:
     """A token bucket (RFC 2697's, but in debt after a take larger than itself: even one call may be). One unit is `scale` of
     its own small change, of which `per_minute` come back every millisecond. It never holds more than `capacity`."""
 
-    __slots__ = ("_at_ms", "_level", "capacity", "per_minute", "scale")
+    __slots__ = ("_at_ms", "_level", "capacity", "executors", "per_minute", "scale")
 
     def __init__(self, per_minute: int, executors: int) -> None:
         self._shape(per_minute, executors)
@@ -21,12 +21,14 @@ class _Bucket:
         self._at_ms = 0      # its time begins when it is first asked
 
     def _shape(self, per_minute: int, executors: int) -> None:
-        self.per_minute = per_minute
+        self.per_minute, self.executors = per_minute, executors
         self.scale = (_MINUTE_MS + BURST_MS) * executors   # so that a minute's refill and a burst make the limit together
         self.capacity = per_minute * BURST_MS
 
     def reshape(self, per_minute: int, executors: int) -> None:
         """A new limit: as full as before in proportion; a debt stays what it is."""
+        if (per_minute, executors) == (self.per_minute, self.executors):
+            return
         capacity, scale = self.capacity, self.scale
         self._shape(per_minute, executors)
         self._level = self._level * self.capacity // capacity if self._level > 0 else self._level * self.scale // scale
@@ -74,10 +76,6 @@ class Quota:
         self._requests = _changed(self._requests, rpm, executors)
         self._tokens = _changed(self._tokens, tpm, executors)
 
-    @property
-    def is_limited(self) -> bool:
-        return self._requests is not None or self._tokens is not None
-
     def ready_at_ms(self, tokens: int, now_ms: int) -> int:
         """When a call of so many tokens may go; `now_ms` when it may go now."""
         ready_ms = now_ms
@@ -94,6 +92,13 @@ class Quota:
         if self._tokens is not None:
             self._tokens.take(tokens, now_ms)
 
+    def give_back(self, tokens: int, now_ms: int) -> None:
+        """A call that was counted is not made."""
+        if self._requests is not None:
+            self._requests.give_back(1, now_ms)
+        if self._tokens is not None:
+            self._tokens.give_back(tokens, now_ms)
+
     def settle(self, tokens_reserved: int, tokens_used: int, now_ms: int) -> None:
         """The call took other than was thought: the rest comes back, or is owed."""
         if self._tokens is not None:
@@ -105,6 +110,5 @@ def _changed(bucket: _Bucket | None, per_minute: int | None, executors: int) -> 
         return None
     if bucket is None:
         return _Bucket(per_minute, executors)
-    if (bucket.per_minute, bucket.scale) != (per_minute, _MINUTE_MS * executors):
-        bucket.reshape(per_minute, executors)
+    bucket.reshape(per_minute, executors)
     return bucket

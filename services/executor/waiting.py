@@ -16,13 +16,13 @@ _Given = asyncio.Future[str | None]
 
 
 class WaitingRoom:
-    """`has_place(backend)` says whether it could take a call now; `reserve` counts one in, `release` out again."""
+    """`has_place(backend)` says whether it could take a call now; `reserve` counts one of so many tokens in, `release` out."""
 
     def __init__(
         self,
         has_place: Callable[[str], bool],
-        reserve: Callable[[str], None],
-        release: Callable[[str], None],
+        reserve: Callable[[str, int], None],
+        release: Callable[[str, int], None],
         now_ms: Callable[[], int],
     ) -> None:
         self._has_place = has_place
@@ -30,7 +30,7 @@ class WaitingRoom:
         self._release = release
         self._now_ms = now_ms
         self._turnstile = Turnstile()
-        self._waiting: dict[Ticket, _Given] = {}
+        self._waiting: dict[Ticket, tuple[_Given, int]] = {}
         self._pump: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -43,14 +43,13 @@ class WaitingRoom:
     def waiting(self, lane: Lane) -> int:
         return self._turnstile.waiting(lane)
 
-    async def place(self, backends: Sequence[str], lane: Lane, until_ms: int, order: int) -> str | None:
-        """A backend with a place, counted in; None when the time is over or something changed: then ask again.
-
-        `order` is the plan's place in its lane: when it was accepted, in milliseconds. Without backends it is a pause.
+    async def place(self, backends: Sequence[str], lane: Lane, until_ms: int, order: int, tokens: int = 0) -> str | None:
+        """A backend with a place, a call of so many tokens counted in; None when the time is over or something changed: then
+        ask again. `order` is the plan's place in its lane: when it was accepted, in milliseconds. Without backends it is a pause.
         """
         ticket = self._turnstile.enter(lane, backends, order, until_ms, self._now_ms())
         future: _Given = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = future
+        self._waiting[ticket] = future, tokens
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._pumping())
         for backend in backends:
@@ -59,7 +58,7 @@ class WaitingRoom:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and (unused := future.result()) is not None:
-                self._release(unused)
+                self._release(unused, tokens)
             raise
         finally:
             self._leave(ticket)
@@ -70,9 +69,9 @@ class WaitingRoom:
             ticket = self._turnstile.offer(backend, self._now_ms())
             if ticket is None:
                 return
-            future = self._waiting.pop(ticket)
+            future, tokens = self._waiting.pop(ticket)
             if not future.done():
-                self._reserve(backend)
+                self._reserve(backend, tokens)
                 future.set_result(backend)
 
     def wake_all(self) -> None:
@@ -81,7 +80,7 @@ class WaitingRoom:
             self._wake(ticket)
 
     def _wake(self, ticket: Ticket) -> None:
-        future = self._waiting.get(ticket)
+        future, _ = self._waiting.get(ticket, (None, 0))
         self._leave(ticket)
         if future is not None and not future.done():
             future.set_result(None)

@@ -12,7 +12,7 @@ from schemas.ledger import Attempt, AttemptKind, FailureClass
 from schemas.messages import Answer, Failure, Lane, Plan
 from schemas.topology import ATTEMPTS
 from services.executor import books
-from services.executor.backends import Backends, Begun
+from services.executor.backends import Backends, Begun, tokens_of
 from services.executor.decide import Call, Finish, Limits, Wait, hedge_step, next_step
 from services.executor.provider import Provider
 from services.executor.reply import Reply
@@ -107,14 +107,14 @@ class Walk:
         with self._context.parked():
             lane = Lane(self._envelope.lane)
             self._place = await self._tools.backends.room.place(
-                step.backends, lane, step.until_ms, self._envelope.accepted_ms
+                step.backends, lane, step.until_ms, self._envelope.accepted_ms, tokens_of(self._plan)
             )
         self._has_queued = self._has_queued or bool(step.backends)
 
     def _give_place_back(self) -> None:
         if self._place is not None:
             place, self._place = self._place, None
-            self._tools.backends.give_back(place)
+            self._tools.backends.give_back(place, tokens_of(self._plan))
 
     def _limits(self, now_ms: int, running_too: bool = False) -> Limits:
         envelope = self._envelope
@@ -191,14 +191,14 @@ class Walk:
     ) -> "asyncio.Task[Made]":
         """The call as a task. Its place is free when it ends, even if it was cut before its first step."""
         task = asyncio.create_task(self._made(begun, attempt_id, streamed, on_first_token))
-        task.add_done_callback(lambda _: self._tools.backends.release(begun.call.backend))
+        task.add_done_callback(lambda _: self._tools.backends.release(begun))
         return task
 
     async def _made_once(self, begun: Begun, attempt_id: str, streamed: bool) -> Made:
         try:
             return await self._made(begun, attempt_id, streamed)
         finally:
-            self._tools.backends.release(begun.call.backend)
+            self._tools.backends.release(begun)
 
     def _hedge(self, running: Call) -> Call | None:
         tools, now_ms = self._tools, self._tools.clock.now_ms()
@@ -230,6 +230,7 @@ class Walk:
         try:
             await context.ledger.write(Out(ATTEMPTS, line, self._envelope.key), context.trace)
             await self._still_alive(line)
+            tools.backends.sent(begun)
             is_sent, began_s = True, clock.monotonic_s()
             reply = await self._reply(call, attempt_id, streamed, on_first_token)
         except asyncio.CancelledError:

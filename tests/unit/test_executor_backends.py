@@ -1,10 +1,13 @@
 """Which backends may be called right now, and what this replica tells the fleet about them."""
 
+import asyncio
+
 import pytest
 
 from schemas.config import Backend
 from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
 from schemas.ledger import AttemptKind, FailureClass, Usage
+from schemas.messages import Lane
 from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends
 from services.executor.concurrency import Gradient
 from services.executor.decide import Call, Option, fraction_of
@@ -20,6 +23,7 @@ from tests.support.builders_executor import (
     a_catalogue,
     a_plan,
     an_entry,
+    until,
 )
 
 OK = None
@@ -53,7 +57,8 @@ class Fleet:
     ) -> None:
         call = Call(a_candidate(), backend, kind, 1000, is_fair=True)
         begun = self.backends.begin(call, a_plan(), has_place=False)
-        self.backends.release(backend)
+        self.backends.sent(begun)
+        self.backends.release(begun)
         counts = failure in (FailureClass.SERVER_ERROR, FailureClass.TIMEOUT)
         told = {"status": 200, "failure": failure, "usage": Usage(tokens_in=3)} | reply
         self.backends.record(begun, latency_ms, Reply(**told), counts, 7)
@@ -322,15 +327,58 @@ def test_a_call_that_began_before_the_circuit_closed_is_not_held_against_it() ->
 
 def fill(fleet: Fleet, backend: str) -> None:
     while not fleet.options()[backend].full:
-        fleet.backends.reserve(backend)
+        fleet.backends.reserve(backend, 10)
 
 
 def test_a_backend_without_a_free_place_is_full() -> None:
     fleet = Fleet()
     fill(fleet, "a")
     assert fleet.backends.local("a").in_flight == fleet.backends.local("a").gradient.limit
-    fleet.backends.release("a")
+    fleet.backends.give_back("a", 10)
     assert not fleet.options()["a"].full
+
+
+def test_a_call_that_is_being_written_down_takes_no_place_at_the_backend() -> None:
+    fleet = Fleet()
+    local = fleet.backends.local("a")
+    call = Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True)
+    begun = [fleet.backends.begin(call, a_plan(), has_place=False) for _ in range(local.gradient.limit - 1)]
+    assert (local.in_flight, local.writing) == (len(begun), len(begun))
+    assert local.has_room()
+    begun.append(fleet.backends.begin(call, a_plan(), has_place=False))
+    assert not local.has_room(), "else all of them could arrive at once"
+    for each in begun:
+        fleet.backends.sent(each)
+    assert begun[-1].in_flight == len(begun)
+    assert not local.has_room()
+    for each in begun:
+        fleet.backends.release(each)
+    assert (local.in_flight, local.writing) == (0, 0)
+
+
+def test_a_call_that_was_cut_before_it_was_sent_is_not_counted_any_more() -> None:
+    fleet = Fleet()
+    begun = fleet.backends.begin(Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True), a_plan(), has_place=False)
+    fleet.backends.release(begun)
+    local = fleet.backends.local("a")
+    assert (local.in_flight, local.writing) == (0, 0)
+
+
+async def test_places_at_a_backend_with_a_rate_limit_are_handed_out_at_once_as_far_as_the_limit_goes() -> None:
+    fleet = Fleet(an_entry("a", limits=RateLimits(tpm=12_000)))
+    room = fleet.backends.room
+    fill(fleet, "a")
+    reserved = fleet.backends.local("a").in_flight
+    waiting = [asyncio.create_task(room.place(("a",), Lane.STANDARD, T0_MS + 60_000, n, tokens=300)) for n in range(6)]
+    await until(lambda: len(room) == 6)
+    fleet.clock.ms += 10_000        # the bucket is full again: 5 s of 12,000 a minute are 1,000 tokens
+    for _ in range(reserved):
+        fleet.backends.give_back("a", 10)
+    await until(lambda: sum(task.done() for task in waiting) == 4)      # 3 whole ones, and one that leaves a debt
+    assert len(room) == 2
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def test_a_recovering_backend_has_only_its_share_of_places() -> None:
