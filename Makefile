@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos failover fleet scenarios bench bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ fleet: $(READY) ## what the fleet promises: circuits, balance, gates, hedges, la
 
 scenarios: $(READY) ## sixteen provider faults in three wire formats: whole answers or true errors, on time, and the books agree
 	@$(BIN)/python -m tests.scenarios $(ARGS)
+
+gate: $(READY) ## how often the quality gate's checks and scores are right about labelled answers, and where they are wrong
+	@DATA=$(DATA) $(BIN)/python -m tests.gate $(ARGS)
 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)

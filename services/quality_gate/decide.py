@@ -19,7 +19,7 @@ from schemas.messages import (
     Tried,
     Verdict,
 )
-from services.quality_gate.checks import check
+from services.quality_gate.checks import judge
 
 STAGE = "quality-gate"
 
@@ -89,7 +89,7 @@ def _without_answer(completion: Completion, failure: Failure, limits: Limits) ->
 
 
 def _judge(completion: Completion, answer: Answer, limits: Limits) -> _Judged:
-    return _Judged(answer, check(answer, completion.task, limits.checks))
+    return _Judged(*judge(answer, completion.task, limits.checks))
 
 
 def _best(completion: Completion, judged: _Judged, limits: Limits) -> _Judged:

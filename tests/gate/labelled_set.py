@@ -1,0 +1,102 @@
+"""The labelled answers, read from `labelled/*.yaml`: what was asked, what was answered, and whether the check should pass it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from schemas.checks import SCORES, CheckSpec
+from schemas.ledger import Usage
+from schemas.messages import Answer, Chat, Features, Task
+
+FOLDER = Path(__file__).parent / "labelled"
+HELD_OUT_BELOW = 102
+"""Of 256 values of an answer's first hash byte: two fifths are held out, and nothing was tuned by them."""
+
+_CALL = ({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer to one task for one check. `flaw` names what was planted, `why` what makes the case worth having."""
+
+    check: str
+    place: str
+    is_good: bool
+    answer: Answer
+    task: Task
+    spec: CheckSpec
+    why: str = ""
+    flaw: str = ""
+    is_mended: bool = field(default=False)
+
+    @property
+    def is_held_out(self) -> bool:
+        return hashlib.sha256(self.answer.text.encode()).digest()[0] < HELD_OUT_BELOW
+
+
+def labelled(folder: Path = FOLDER) -> list[Labelled]:
+    """All of them, by file and place."""
+    found: list[Labelled] = []
+    for path in sorted(folder.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found += _with_contexts(document) if "contexts" in document else _cases(document)
+    return found
+
+
+def _cases(document: dict[str, Any]) -> Iterator[Labelled]:
+    check = document["check"]
+    for number, case in enumerate(document["cases"], 1):
+        is_good = "good" in case
+        yield Labelled(
+            check=check,
+            place=f"{check}/{number}",
+            is_good=is_good,
+            answer=_answer(case, case["good" if is_good else "bad"]),
+            task=_task(document | case),
+            spec=_spec(check, case),
+            why=case.get("why", ""),
+            is_mended=case.get("repaired", False),
+        )
+
+
+def _with_contexts(document: dict[str, Any]) -> Iterator[Labelled]:
+    check = document["check"]
+    for number, block in enumerate(document["contexts"], 1):
+        task = _task({"ask": f"Context:\n{block['context']}\n\nQuestion: {block['ask']}"})
+        flawed = [("", text) for text in block["good"]] + list(block["bad"].items())
+        for place, (flaw, text) in enumerate(flawed, 1):
+            yield Labelled(check, f"{check}/{number}.{place}", not flaw, Answer(text=text), task, _spec(check, {}), flaw=flaw)
+
+
+def _spec(check: str, case: dict[str, Any]) -> CheckSpec:
+    settings = case.get("with", {"min": 0.5} if check in SCORES else {})
+    return CheckSpec.model_validate({"check": check, **settings})
+
+
+def _answer(case: dict[str, Any], written: Any) -> Answer:
+    usage = Usage(tokens_in=10, tokens_out=case.get("tokens_out", 20), estimated=case.get("estimated", False))
+    text = case.get("prefix", "") + _text(written)
+    return Answer(text=text, finish=case.get("finish", "stop"), usage=usage, tool_calls=_CALL if case.get("tool") else ())
+
+
+def _text(written: Any) -> str:
+    """A text, a list of its parts, or a part that repeats: secrets and loops are not written out in the files."""
+    if isinstance(written, list):
+        return "".join(map(_text, written))
+    return written["repeat"] * written["times"] if isinstance(written, dict) else written
+
+
+def _task(said: dict[str, Any]) -> Task:
+    system = [{"role": "system", "content": said["system"]}] if "system" in said else []
+    user = {"role": "user", "content": said.get("ask", "Please answer.")}
+    form = None
+    if said.get("json_object"):
+        form = {"type": "json_object"}
+    elif "schema" in said and not said.get("no_format"):
+        form = {"type": "json_schema", "json_schema": {"name": "asked", "schema": said["schema"]}}
+    chat = Chat(messages=(*system, user), max_tokens=said.get("max_tokens"), response_format=form)
+    return Task(chat=chat, features=Features(tokens_in=10, tokens_out=20, tokens_out_max=100, language=said.get("lang", "en")))
