@@ -17,6 +17,9 @@ FLAVOURS = (
     "", "openai", "azure", "vllm", "ollama", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks", "xai"
 )
 CAPABILITIES = ("json_schema", "tools", "vision", "reasoning", "streaming", "logprobs")
+CERTIFIABLE = ("code", "maths", "json_schema", "tools", "vision", "languages", "long_context", "reasoning")
+"""What `baton certify` tests."""
+
 SECRET_REFERENCE = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")
 
 
@@ -165,7 +168,17 @@ class Policy(Strict):
     region: str = Field("", description="backends of this region are preferred")
     checks: tuple[CheckSpec, ...] = CHECKS_DEFAULT
     prompt_bytes_max: int = Field(900_000, gt=0)
+    require_certified: bool | tuple[str, ...] = Field(
+        False, description="whether only models that `baton certify` has tested may be asked; or for which capabilities"
+    )
     pipeline: Name | None = Field(None, description="pipeline of requests that name none; default: one call")
+
+    @model_validator(mode="after")
+    def _can_be_certified(self) -> "Policy":
+        asked = self.require_certified if isinstance(self.require_certified, tuple) else ()
+        if unknown := [name for name in asked if name not in CERTIFIABLE]:
+            raise ValueError(f"require_certified: unknown {', '.join(unknown)}; known: {', '.join(CERTIFIABLE)}, or true for all")
+        return self
 
 
 class ConfigFile(Strict):
@@ -208,7 +221,7 @@ class ConfigFile(Strict):
 class ConfigRecord(Fact):
     """One object on the `config` topic, keyed `kind/name`. A record of kind `version` closes an apply: readers swap then."""
 
-    kind: Literal["model", "backend", "tenant", "policy", "pipeline", "version"]
+    kind: Literal["model", "backend", "tenant", "policy", "pipeline", "certificate", "version"]
     name: str
     version: int = Field(description="epoch milliseconds of the apply that wrote it")
     spec: dict[str, Any] = Field(default_factory=dict)

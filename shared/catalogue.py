@@ -10,10 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.certificate import Certificate
 from schemas.config import Backend, ConfigRecord, Model, Policy, Strict, Tenant
 from schemas.pipeline import Node
 
-KINDS: Mapping[str, type[Strict]] = {"model": Model, "backend": Backend, "tenant": Tenant, "policy": Policy, "pipeline": Node}
+KINDS: Mapping[str, type[Strict]] = {
+    "model": Model, "backend": Backend, "tenant": Tenant, "policy": Policy, "pipeline": Node, "certificate": Certificate,
+}  # fmt: skip
 VERSION_KEY = "version/current"
 """Key of the record that closes an apply."""
 
@@ -30,6 +33,7 @@ class Catalogue:
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     pipelines: Mapping[str, Node] = field(default_factory=dict)   # references written out
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)     # by model
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -54,6 +58,7 @@ class Catalogue:
             tenants=found["tenant"],
             policies=found["policy"],
             pipelines=found["pipeline"],
+            certificates=found["certificate"],
             problems=tuple(problems),
         )
 

@@ -12,6 +12,10 @@ COMMANDS = {
     "tail": ("services.cli.tail", "Follow a topic, one readable line per record."),
     "trace": ("services.cli.trace", "Everything the log holds of one request, in the order of time."),
     "apply": ("services.cli.apply", "Check FILE (default: baton.yaml) and put it into force, without a restart of anything."),
+    "certify": (
+        "services.cli.certify.command",
+        "Test what MODEL can do with a small suite of checked tasks, and write its certificate to the config.",
+    ),
     "import": ("services.cli.importers.command", "Turn another tool's models and prices into a baton.yaml, on stdout."),
     "pipelines": ("services.cli.pipelines", "Check, draw and run the pipelines of a config."),
     "topics": ("services.cli.topics", "Create or list Baton's topics."),

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from schemas.certificate import Certificate
 from schemas.config import ConfigFile, ConfigRecord, Strict
 from schemas.pipeline import expanded
 from schemas.topology import CONFIG, topic_spec
@@ -27,6 +28,9 @@ from shared.service import kafka_options
 POLL_MS = 200
 RETRY_S = 1.0
 WAIT_S = 60
+
+TESTED = "certificate/"
+"""Keys of what `baton certify` wrote: no file has them, and no apply removes them."""
 
 Spec = Mapping[str, Any]
 
@@ -80,6 +84,14 @@ async def apply_config(broker: Broker, config: ConfigFile, now_ms: int, dry_run:
     if not dry_run and not report.is_empty:
         await _write(broker, specs, current.specs.keys() - specs.keys(), report.version)
     return report
+
+
+async def apply_certificate(broker: Broker, model: str, certificate: Certificate) -> int:
+    """Put one model's certificate into force, and nothing else. Returns the version. Raises BrokerUnavailableError."""
+    current = await _read(broker)
+    version = max(certificate.tested_ms, current.version + 1)
+    await _write(broker, {f"{TESTED}{model}": certificate.model_dump(mode="json", exclude_defaults=True)}, set(), version)
+    return version
 
 
 def _specs(config: ConfigFile) -> dict[str, Spec]:
@@ -148,7 +160,7 @@ async def _read(broker: Broker) -> Current:
                     specs[newest] = found.spec if found else None
     finally:
         await reader.close()
-    specs.pop(VERSION_KEY, None)
+    specs = {key: spec for key, spec in specs.items() if key != VERSION_KEY and not key.startswith(TESTED)}
     return Current(specs, version, closed=newest == VERSION_KEY)
 
 
@@ -161,6 +173,7 @@ def _decoded(value: bytes | None) -> ConfigRecord | None:
 
 
 async def _write(broker: Broker, specs: Mapping[str, Spec], removed: set[str], version: int) -> None:
+    """Objects and tombstones, then the closing record. Raises BrokerUnavailableError."""
     producer = await broker.producer()
     try:
         objects = [_output(key, version, spec) for key, spec in specs.items()]

@@ -25,10 +25,11 @@ class Bar(IntEnum):
     PINNED = 2
     WEAKER = 3
     CAPABILITY = 4
-    CONTEXT = 5
-    CIRCUIT = 6
-    BUDGET = 7
-    TIME = 8
+    CERTIFICATE = 5
+    CONTEXT = 6
+    CIRCUIT = 7
+    BUDGET = 8
+    TIME = 9
 
 
 FAILURE_OF = {
@@ -36,6 +37,7 @@ FAILURE_OF = {
     Bar.PINNED: (Reason.NO_ABLE_MODEL, "model: the tenant may not use it; use auto or another one"),
     Bar.WEAKER: (Reason.NO_STRONGER_MODEL, "no stronger model than those that have answered"),
     Bar.CAPABILITY: (Reason.NO_ABLE_MODEL, "no model has every capability the request needs"),
+    Bar.CERTIFICATE: (Reason.NO_ABLE_MODEL, "policies.<name>.require_certified: no able model has passed; run baton certify"),
     Bar.CONTEXT: (Reason.CONTEXT_TOO_LONG, "no model's context holds the prompt and max_tokens; shorten either"),
     Bar.CIRCUIT: (Reason.NO_ABLE_MODEL, "every able model's providers are failing at the moment; send it again later"),
     Bar.BUDGET: (Reason.OVER_BUDGET, "every able model could cost more than is left; raise max_cost_usd or lower max_tokens"),
@@ -56,6 +58,7 @@ class Limits:
     allowed: tuple[str, ...] = ()  # empty: every model
     pinned: str | None = None
     stronger_than: tuple[str, ...] = ()
+    certified_for: tuple[str, ...] = ()  # what a model must have been tested in
 
     @property
     def deadline_ms(self) -> int:
@@ -162,6 +165,9 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
         return Bar.WEAKER, f"not stronger than {', '.join(limits.stronger_than)}"
     if not offer.capabilities.issuperset(task.needs):
         return Bar.CAPABILITY, f"lacks {', '.join(need for need in task.needs if need not in offer.capabilities)}"
+    if not offer.certified.issuperset(limits.certified_for):
+        untested = ", ".join(each for each in limits.certified_for if each not in offer.certified)
+        return Bar.CERTIFICATE, f"is not certified for {untested}"
     tokens = task.tokens_in + offer.tokens_out_max(task.tokens_out_max)
     if tokens > offer.context_tokens:
         return Bar.CONTEXT, f"its context of {offer.context_tokens} tokens cannot hold {tokens}"

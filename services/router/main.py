@@ -9,6 +9,7 @@ from schemas.fleet import FleetEntry
 from schemas.messages import Escalation, Failure, Lane, Plan, Reason, Task, Why
 from schemas.spend import SpendEntry
 from schemas.topology import PLANS
+from services.router.certified import certified_for
 from services.router.decide import STAGE, Decision, Limits, budget_left, decide, quality_min_of
 from services.router.offers import Offer, Option, offers_of, options_of
 from shared.catalogue import EMPTY, Catalogue
@@ -94,6 +95,7 @@ class Router:
             allowed=tenant.models if tenant else (),
             pinned=task.chat.model,
             stronger_than=tried,
+            certified_for=certified_for(policy.require_certified, task.features),
         )
         if limits.time_left_ms <= 0:
             decision = Decision((), (), "the deadline has passed", _LATE)

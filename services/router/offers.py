@@ -53,6 +53,7 @@ class Offer:
     tariffs: tuple[Tariff, ...]
     on_context_length: tuple[str, ...] = ()
     on_content_filtered: tuple[str, ...] = ()
+    certified: frozenset[str] = frozenset()
 
     def tokens_out_max(self, allowed: int) -> int:
         """Output tokens one call may yield: the executor never asks for more."""
@@ -133,6 +134,7 @@ def _offer(catalogue: Catalogue, name: str, model: Model, at_ms: int) -> Offer:
         tariffs=_tariffs([prices_at(backend, at_ms) for backend in backends], [weight / sum(weights) for weight in weights]),
         on_context_length=model.on_context_length,
         on_content_filtered=model.on_content_filtered,
+        certified=catalogue.certificates[name].certified if name in catalogue.certificates else frozenset(),
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from services.simulator.arithmetic import Number, find_arithmetic
 from services.simulator.languages import Language, language_of, salient, word_set, words_of
 
-_READ_CHARS = 20_000
+_READ_CHARS = 200_000
 _EMAIL = re.compile(r"[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 _URL = re.compile(r"https?://[^\s<>\"')]{1,200}")
 _PHONE = re.compile(r"(?<!\w)\+?\d[\d ()/-]{6,18}\d(?!\w)")

@@ -16,8 +16,10 @@ from services.simulator.draws import draw, pick, seed_of
 from services.simulator.facts import Facts
 from services.simulator.faults import FaultKind
 from services.simulator.languages import NEGATIVE, POSITIVE, Language, other_than, salient, words_of
+from services.simulator.pictures import colour_asked
 from services.simulator.text_code import asks_for_code, code
 from services.simulator.text_json import conforming, required_of
+from services.simulator.text_logic import extreme_asked
 
 _SUMMARY = re.compile(r"\b(?:summari[sz]e|summary|tl;dr|zusammenfass\w*|fasse|resume|resumen|résume[zr]?|résumé)\b")
 _EXTRACT = re.compile(r"\b(?:extract|extrahiere|extrae|extrais)\b|\bas json\b|\bals json\b|\bjson\b")
@@ -178,10 +180,14 @@ def _right_prose(call: Call, facts: Facts, prompt_seed: int, seed: int) -> str:
     asked = f"{call.system[:500].lower()}\n{lowered}"
     if call.role == "tool":
         return call.prompt.strip()[:_TOOL_RESULT_CHARS]
+    if (seen := _seen(call, lowered)) is not None:
+        return seen
     if facts.computed is not None:
         return f"{facts.computed[0]} = {spell(facts.computed[1])}"
     if asks_for_code(lowered[:2000]):
         return code(facts, right=True)
+    if (extreme := extreme_asked(facts.source)) is not None:
+        return extreme
     if _SUMMARY.search(asked):
         return _summary(facts, lowered)
     if options := _options(asked):
@@ -189,6 +195,12 @@ def _right_prose(call: Call, facts: Facts, prompt_seed: int, seed: int) -> str:
     if _EXTRACT.search(asked):
         return orjson.dumps(_found(facts, seed)).decode()
     return _from_context(facts) or _sentences(facts, facts.language, seed, _sentence_count(lowered, seed))
+
+
+def _seen(call: Call, lowered: str) -> str | None:
+    """What a model with eyes says of the last picture, where it is asked for a colour."""
+    images = call.turns[-1].images if call.turns else ()
+    return colour_asked(lowered[:2000], images[-1]) if images and "vision" in call.model.capabilities else None
 
 
 def _degraded(call: Call, facts: Facts, prompt_seed: int, seed: int) -> Answer:

@@ -24,6 +24,7 @@ _TASKS = (  # what the prompt mentions -> parameter, body
     (r"count|length|zähl|cuenta|compte", "values: list", "return len(values)"),
     (r"even|gerade|\bpar\b|pair", "n: int", "return n % 2 == 0"),
 )
+_NAMED = re.compile(r"(?:`|\b(?:named|called|namens)\s+`?)([A-Za-z_][A-Za-z0-9_]{2,40})(?:`|\b)")
 _NOT_NAMES = word_set("function code python script implement class method program return returns def using that")
 
 
@@ -36,7 +37,8 @@ def code(facts: Facts, right: bool) -> str:
     """A function in a Markdown fence. The wrong one computes and forgets to return."""
     lowered = facts.text.lower()
     words = [w.lower() for w in facts.salient if w.lower() not in _NOT_NAMES and w.isascii() and w.isalpha()]
-    name = "_".join(words[:3]) or "solve"
+    wanted = _NAMED.search(facts.source)
+    name = wanted[1] if wanted else "_".join(words[:3]) or "solve"
     arguments, body = next(
         ((arguments, body) for pattern, arguments, body in _TASKS if re.search(pattern, lowered)),
         ("value", f'return {{"{words[0] if words else "value"}": value}}'),

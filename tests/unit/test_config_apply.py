@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from schemas.certificate import CapabilityScore, Certificate
 from schemas.config import ConfigFile, ConfigRecord, Prices, Quirks
 from schemas.topology import CONFIG, topic_spec
-from services.cli.apply import apply, apply_config
+from services.cli.apply import apply, apply_certificate, apply_config
 from services.cli.config_file import load, offered
 from shared.broker import Output
 from shared.catalogue import VERSION_KEY, Catalogue
@@ -197,3 +198,19 @@ def test_a_broker_that_does_not_answer_is_named_with_the_fix() -> None:
     done = CliRunner().invoke(apply, [str(BATON_YAML)], env=SIMULATOR | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     assert done.exit_code == 1
     assert "no broker at KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1: correct it, or try --wait" in done.output
+
+
+async def test_a_certificate_is_in_force_at_once_and_an_apply_neither_removes_nor_reports_it(
+    broker: LocalBroker, config: ConfigFile
+) -> None:
+    await apply_config(broker, config, now_ms=1000)
+    shown = CapabilityScore(score=1, certified=True)
+    version = await apply_certificate(broker, "sim-small", Certificate(suite="1", tested_ms=500, capabilities={"code": shown}))
+    catalogue = await catalogue_of(broker)
+    assert (catalogue.version, version) == (1001, 1001)
+    assert catalogue.certificates["sim-small"].certified == {"code"}
+    assert (await apply_config(broker, config, now_ms=2000)).is_empty
+    fewer = config.model_copy(update={"policies": {"default": config.policies["default"]}})
+    report = await apply_config(broker, fewer, now_ms=3000)
+    assert report.removed == ("policy/careful",)
+    assert (await catalogue_of(broker)).certificates["sim-small"].certified == {"code"}
