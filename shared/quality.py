@@ -8,10 +8,10 @@ catalogue's prior. What the words of a text say comes on top, in logits. Pure: t
     knowledge.refresh(entries)                                    the router; only entries that were replaced are read
     knowledge.quality(model, domain, tier, tenant, prior) -> float
 
-**Invariant:** what one tenant says moves what is believed for another by at most `1 - (1 - SHARE_MAX)³ + WORDS_MOVE_MAX`
-(0.371), however much it says: in every table its weight is cut to SHARE_MAX of the evidence (`_pooled`), and the words,
-which all tenants share, count for at most WORDS_MOVE_MAX with whoever gave less than half of what taught them. A tenant's
-own judgements count in full for itself.
+**Invariant:** what one tenant says moves what the tables believe for another by at most `1 - (1 - SHARE_MAX)³` (0.271), however
+much it says: in each of the three its weight is cut to SHARE_MAX of the evidence (`_pooled`). A tenant's own judgements count
+in full for itself. The words of a model are one table for all, so they have an owner, the tenant who taught at least half of
+them: others together may add little beyond SHARE_MAX each (`may_teach`), and are moved by them by at most WORDS_MOVE_MAX.
 """
 
 import math
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.quality import Cell, Judge, QualityEntry
-from shared.words import Words
+from shared.words import Words, chance
 
 ALL = "*"
 """The domain of an entry over all domains."""
@@ -44,8 +44,6 @@ changes is believed anew after some hundred. Per tenant: nobody can make others'
 HALF_LIFE_MS = 30 * 86_400_000
 TOKENS_KEEP = 0.99
 WORDS_MOVE_MAX = 0.1
-WORDS_OWN_MOVE_MAX = 0.3
-LOGIT_MAX = 4.0
 
 TIERS = (0.25, 0.45)
 """Complexity from which a task is of tier 1 and 2."""
@@ -77,6 +75,9 @@ class Judged:
     weight: float = 1.0
     buckets: Sequence[int] = ()
     tokens_out: int | None = None
+
+
+_NOTHING = (0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -113,6 +114,17 @@ class _Table:
             return
         self.updated_ms = at_ms
 
+    def owned_by(self, tenant: str) -> bool:
+        """Whether the tenant gave at least half of what is in the table; of an empty one everybody did."""
+        totals = self.over_tiers()
+        return 2 * totals.get(tenant, _NOTHING)[0] >= sum(map(_count, totals.values()))
+
+    def may_teach(self, tenant: str, weight: float) -> bool:
+        """The owner always; another one while it has given no more than its share."""
+        totals = self.over_tiers()
+        given, all_given = totals.get(tenant, _NOTHING)[0] + weight, sum(map(_count, totals.values())) + weight
+        return given <= SHARE_MAX * all_given or self.owned_by(tenant)
+
     def over_tiers(self) -> dict[str, list[float]]:
         totals: dict[str, list[float]] = {}
         for tenants in self.cells.values():
@@ -133,15 +145,15 @@ class Knowledge:
 
     def fold(self, judged: Judged, prior: float) -> tuple[str, ...]:
         """Count a judgement. `prior`: the catalogue's quality of the model. Returns the keys that changed: none of a replay."""
-        believed = self.quality(judged.model, judged.domain, judged.tier, judged.tenant, prior) if judged.buckets else prior
+        believed = self.quality(judged.model, ALL, 0, judged.tenant, prior) if judged.buckets else prior
         fresh = [(key, table) for key, table in self._touched(judged) if judged.offset > table.counted.get(judged.source, -1)]
         for _, table in fresh:
             table.counted[judged.source] = judged.offset
             if table.words is None:
                 table.add(judged)
-            else:
-                chance = _chance(believed, table.words.logit(judged.buckets))
-                table.words.learn(judged.buckets, judged.weight * (judged.score - chance))
+            elif table.may_teach(judged.tenant, judged.weight):
+                table.words.learn(judged.buckets, believed, judged.score, judged.weight)
+                table.add(judged)
         if fresh:
             self._believed.pop(judged.model, None)
         return tuple(key for key, _ in fresh)
@@ -210,21 +222,18 @@ class Knowledge:
         return table.words if table else None
 
     def words_move_max(self, model: str, tenant: str) -> float:
-        """How far the words may move what this tenant is told: less where others taught most of them."""
-        table = self._tables.get(key_of(model, ALL))
-        totals = table.over_tiers() if table else {}
-        own = totals.get(tenant, (0.0,))[0]
-        return WORDS_OWN_MOVE_MAX if 2 * own >= sum(count for count, _ in totals.values()) else WORDS_MOVE_MAX
+        """How far the words may move what this tenant is told: little where others taught most of them."""
+        table = self._tables.get(key_of(model, WORDS))
+        return 1.0 if table and table.owned_by(tenant) else WORDS_MOVE_MAX
 
     def _has_own(self, model: str, domain: str, tenant: str) -> bool:
         tables = (self._tables.get(key_of(model, domain)), self._tables.get(key_of(model, ALL)))
         return any(tenant in tenants for table in tables if table for tenants in table.cells.values())
 
     def _believe(self, model: str, domain: str, tier: int, tenant: str, prior: float) -> float:
-        believed = prior
-        overall, table = self._tables.get(key_of(model, ALL)), self._tables.get(key_of(model, domain))
-        if overall:
-            believed = _pooled(overall.over_tiers(), tenant, believed)
+        overall = self._tables.get(key_of(model, ALL))
+        believed = _pooled(overall.over_tiers(), tenant, prior) if overall else prior
+        table = self._tables.get(key_of(model, domain)) if domain != ALL else None
         if table:
             believed = _pooled(table.over_tiers(), tenant, believed)
             believed = _pooled(table.cells.get(tier, {}), tenant, believed)
@@ -248,14 +257,14 @@ def key_of(model: str, domain: str) -> str:
     return f"{model}/{domain}"
 
 
-def with_words(believed: float, logit: float, move_max: float) -> float:
-    """Expected score once the words are known: `logit` from `Words.logit`, moved by at most `move_max`."""
-    return believed + max(-move_max, min(move_max, _chance(believed, logit) - believed))
+def with_words(believed: float, logit: float, move_max: float, models: int) -> float:
+    """Expected score once the words are known. `logit`: from `Words.logit`; moved by at most `move_max`.
 
-
-def _chance(believed: float, logit: float) -> float:
-    inside = min(max(believed, 0.01), 0.99)
-    return 1.0 / (1.0 + math.exp(-math.log(inside / (1.0 - inside)) - max(-LOGIT_MAX, min(LOGIT_MAX, logit))))
+    `models`: how many are compared. The best of many noisy guesses is more often the luckiest one, so with more models each
+    guess counts for less: (models − 1)^−0.4, all of it with two, 0.38 with twelve, as `make bench-routing` found best.
+    """
+    share = max(1, models - 1) ** -0.4
+    return believed + max(-move_max, min(move_max, chance(believed, share * logit) - believed))
 
 
 def _pooled(tenants: Mapping[str, Sequence[float]], own: str, lean_on: float) -> float:
@@ -263,7 +272,7 @@ def _pooled(tenants: Mapping[str, Sequence[float]], own: str, lean_on: float) ->
 
     The cut c is where c = SHARE_MAX · (lean + own + Σ min(other, c)): found by cutting the largest ones one by one.
     """
-    mine = tenants.get(own, (0.0, 0.0)) if own != REST else (0.0, 0.0)
+    mine = tenants.get(own, _NOTHING) if own != REST else (0.0, 0.0)
     others = sorted((sums for tenant, sums in tenants.items() if tenant != own or own == REST), key=_count, reverse=True)
     base = LEAN + mine[0]
     rest, cut = sum(map(_count, others)), math.inf

@@ -10,7 +10,17 @@ from typing import Any
 import orjson
 
 from schemas.messages import Chat, Features
-from services.preprocessing.words import HARD_WORDS, LANGUAGES_OF, PUNCTUATION, SCRIPTS, STOP_WORDS, STRONG_CUES, WEIGHT_OF
+from services.preprocessing.subjects import SUBJECTS, SUBJECTS_OF
+from services.preprocessing.words import (
+    HARD_WORDS,
+    LANGUAGES_OF,
+    ORDERS,
+    PUNCTUATION,
+    SCRIPTS,
+    STOP_WORDS,
+    STRONG_CUES,
+    WEIGHT_OF,
+)
 
 IMAGE_TOKENS = 800
 """Between the 85 of a low-detail image and the 1,536 patches at most of a high-detail one; providers differ."""
@@ -31,10 +41,12 @@ _ASCII = bytes(range(128))
 
 TOKENS_OUT_MAX = 4096
 """Of a caller who gives no max_tokens; a model's own output_tokens_max may be lower."""
-_TOKENS_OUT = {"code": 600, "maths": 500, "summarisation": 250, "extraction": 150, "chat": 300}
+_TOKENS_OUT = {"code": 600, "maths": 500, "summarisation": 250, "extraction": 150}
+_TOKENS_OUT_ELSE = 300
 _DOMAIN_COMPLEXITY = {"maths": 0.30, "code": 0.25, "extraction": 0.05, "translation": 0.05}
 
 _HEAD_CHARS, _TAIL_CHARS, _SYSTEM_CHARS, _LANGUAGE_CHARS = 2_000, 500, 300, 500
+_ORDER_WORDS = 8
 _TEXTS = ("text", "refusal")
 _DIGITS = "0123456789"
 _FORMULA = re.compile(r"[\dx)](?: ?[+*^=×÷] ?| [-/] )[-(]?\d")
@@ -46,9 +58,9 @@ def features(chat: Chat) -> Features:
     question, system = _question(chat.messages)
     words = words_of(_probe(question, system))
     distinct = set(words)
-    domain = _domain(distinct, question[:_HEAD_CHARS])
+    domain = _domain(words, distinct, question[:_HEAD_CHARS])
     tokens_in = _tokens_in(chat)
-    expected = tokens_in if domain == "translation" else _TOKENS_OUT[domain]
+    expected = tokens_in if domain == "translation" else _TOKENS_OUT.get(domain, _TOKENS_OUT_ELSE)
     tokens_out_max = chat.max_tokens or TOKENS_OUT_MAX
     needs = _needs(chat)
     return Features(
@@ -168,16 +180,29 @@ def words_of(text: str) -> list[str]:
     return text.split()
 
 
-def _domain(words: set[str], head: str) -> str:
-    """The domain with the most votes, at least two; a fence, a formula, a sum asked for count two. Ties: earlier row."""
+def _domain(words: list[str], distinct: set[str], head: str) -> str:
+    """What is to be done where the first words say it; else the task or subject with the most votes, at least two; else chat.
+
+    A fence, a formula, a sum asked for count two. Ties: earlier row, tasks before subjects.
+    """
+    for word in words[:_ORDER_WORDS]:
+        if word in ORDERS:
+            return ORDERS[word]
     votes = dict.fromkeys(STRONG_CUES, 0)
-    for word in words & WEIGHT_OF.keys():
+    for word in distinct & WEIGHT_OF.keys():
         domain, weight = WEIGHT_OF[word]
         votes[domain] += weight
-    if "```" in head or "def " in head or "();" in head or {"write", "function"} <= words:
+    if "```" in head or "def " in head or "();" in head or {"write", "function"} <= distinct:
         votes["code"] += 2
-    if any(digit in head for digit in _DIGITS) and (_FORMULA.search(head) or ("how" in words and words & {"many", "much"})):
+    if any(digit in head for digit in _DIGITS) and (
+        _FORMULA.search(head) or ("how" in distinct and distinct & {"many", "much"})
+    ):
         votes["maths"] += 2
+    subjects = dict.fromkeys(SUBJECTS, 0)
+    for word in distinct & SUBJECTS_OF.keys():
+        for subject in SUBJECTS_OF[word]:
+            subjects[subject] += 1
+    votes |= subjects
     best = max(votes, key=votes.__getitem__)
     return best if votes[best] >= 2 else "chat"
 

@@ -83,3 +83,10 @@ WEIGHT_OF = {word: (domain, 1) for domain, words in reversed(WEAK_CUES.items()) 
     word: (domain, 2) for domain, words in reversed(STRONG_CUES.items()) for word in words
 }
 """Word → the domain it speaks for and how loudly."""
+
+ORDERS = {
+    word: domain
+    for domain in ("extraction", "translation", "summarisation")
+    for word in STRONG_CUES[domain] - {"translation", "translated", "summary", "summaries", "resume", "fasse"}
+}
+"""Verbs that, among the first words, say what is to be done with the text that follows, whatever that is about."""

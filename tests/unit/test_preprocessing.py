@@ -370,6 +370,13 @@ def test_the_language_is_told_by_script_or_stop_words(text: str, language: str) 
         ("Bitte übersetze den Satz ins Englische.", "translation"),
         ("x " * 4_000 + "Please summarise the text above.", "summarisation"),
         ("Hello, how are you on this 2024-11-23?", "chat"),
+        ("May the landlord sue the tenant for breach of the lease?", "law"),
+        ("A patient has fever and abdominal pain. What is the diagnosis?", "medicine"),
+        ("What happens to the wavelength of a photon in a gravitational field?", "physics"),
+        ("How did the Roman empire treat its colonies after the war?", "history"),
+        ("Translate this contract, which the court wants from the plaintiff, into German.", "translation"),
+        ("Which enzyme copies the DNA of a cell before mitosis?", "biology"),
+        ("Does a monopoly raise prices above the marginal cost of supply?", "economics"),
     ],
 )
 def test_the_domain_is_told_by_its_words_wherever_they_stand(text: str, domain: str) -> None:

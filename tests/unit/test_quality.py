@@ -11,6 +11,7 @@ from shared.quality import ALL, LEAN, WORDS, Judged, Knowledge, key_of, keys_of,
 from shared.words import Words, picker, sketch
 from tests.support.builders import NOW_MS
 
+SKETCH = (1835, 21204, 26683, 42764, 43879, 45103, 46032, 49840, 53373, 53732, 54237, 56932)
 HARD, EASY = sketch("Prove that every bounded monotone sequence converges."), sketch("What is the capital of France?")
 
 
@@ -147,17 +148,23 @@ def test_words_tell_questions_apart_that_share_domain_and_tier() -> None:
     assert words.logit(sketch("Prove that this sequence converges.")) < 0
 
 
-def test_words_move_a_belief_by_no_more_than_they_may() -> None:
-    assert with_words(0.5, 9.0, 0.1) == 0.6
-    assert with_words(0.5, -9.0, 0.1) == 0.4
-    assert with_words(0.5, 0.0, 0.1) == 0.5
-    assert 0.0 <= with_words(0.0, -9.0, 0.3) <= with_words(1.0, 9.0, 0.3) <= 1.0
+def test_words_move_a_belief_by_no_more_than_they_may_and_less_the_more_models_are_compared() -> None:
+    assert with_words(0.5, 9.0, 0.1, 2) == 0.6
+    assert with_words(0.5, -9.0, 0.1, 2) == 0.4
+    assert with_words(0.5, 0.0, 1.0, 2) == 0.5
+    assert 0.5 < with_words(0.5, 1.0, 1.0, 20) < with_words(0.5, 1.0, 1.0, 2) == with_words(0.5, 1.0, 1.0, 1)
+    assert 0.0 <= with_words(0.0, -9.0, 1.0, 2) <= with_words(1.0, 9.0, 1.0, 2) <= 1.0
 
 
-def test_who_taught_less_than_half_of_the_words_is_moved_less_by_them() -> None:
-    knowledge = taught(*(judged(0.0, offset, buckets=HARD, tenant="acme" if offset % 3 else "other") for offset in range(30)))
-    assert knowledge.words_move_max("small", "acme") > knowledge.words_move_max("small", "other")
-    assert knowledge.words_move_max("small", "other") == knowledge.words_move_max("small", "stranger")
+def test_who_did_not_teach_most_of_the_words_is_moved_little_by_them_and_may_teach_little() -> None:
+    honest = [judged(float(offset % 2), offset, buckets=EASY if offset % 2 else HARD) for offset in range(40)]
+    knowledge, clean = taught(*honest), taught(*honest)
+    before = words_of(clean).logit(EASY)
+    for offset in range(5_000):
+        knowledge.fold(judged(0.0, offset, buckets=EASY, tenant="liar", source="feedback/0"), 0.5)
+    assert words_of(knowledge).logit(EASY) > 0.4 * before
+    assert knowledge.words_move_max("small", "acme") == 1.0
+    assert knowledge.words_move_max("small", "liar") == knowledge.words_move_max("small", "stranger") == 0.1
 
 
 def test_tokens_of_an_answer_are_learned_by_domain_and_lean_on_what_was_expected() -> None:
@@ -167,9 +174,7 @@ def test_tokens_of_an_answer_are_learned_by_domain_and_lean_on_what_was_expected
 
 
 def test_a_sketch_is_the_same_in_every_process_and_release() -> None:
-    assert sketch("How many apples?") == (
-        688, 1835, 4221, 4580, 4820, 5085, 7780, 9996, 10299, 11111, 12335, 13264,
-    )
+    assert sketch("How many apples?") == SKETCH
 
 
 def test_a_sketch_is_bounded_whatever_the_text() -> None:
@@ -181,12 +186,12 @@ def test_a_sketch_is_bounded_whatever_the_text() -> None:
 def test_weights_survive_their_way_through_a_record() -> None:
     words = Words()
     for _ in range(30):
-        words.learn(EASY, 0.7)
-        words.learn(HARD, -0.4)
+        words.learn(EASY, 0.5, 1.0)
+        words.learn(HARD, 0.5, 0.0)
     again = Words.from_text(words.to_text())
     assert again.logit(EASY) == pytest.approx(words.logit(EASY), rel=0.01)
     assert again.logit_of(picker(HARD), len(HARD)) == again.logit(HARD)
-    assert len(words.to_text()) < 90_000
+    assert len(words.to_text()) < 2_000
     for rubbish in ("", "x", Words().to_text()[:-9]):
         with pytest.raises(ValueError, match="words"):
             Words.from_text(rubbish)
@@ -194,7 +199,7 @@ def test_weights_survive_their_way_through_a_record() -> None:
 
 def test_a_text_of_one_word_and_a_text_of_none_have_a_logit() -> None:
     words = Words()
-    words.learn((7,), 0.5)
+    words.learn((7,), 0.5, 1.0)
     assert words.logit((7,)) > 0
     assert words.logit(()) == 0
     assert math.isfinite(words.logit(sketch("")))
