@@ -11,6 +11,11 @@ COMMANDS = {
     "send": ("services.cli.send", "Ask something through the intake topic, and print the answer."),
     "tail": ("services.cli.tail", "Follow a topic, one readable line per record."),
     "trace": ("services.cli.trace", "Everything the log holds of one request, in the order of time."),
+    "explain": (
+        "services.cli.explain",
+        "Why a request went where it went: candidates, figures, what was left out, and what came of it.",
+    ),
+    "replay": ("services.cli.replay", "Put recorded tasks through another config, off-line, and print what it would change."),
     "apply": ("services.cli.apply", "Check FILE (default: baton.yaml) and put it into force, without a restart of anything."),
     "certify": (
         "services.cli.certify.command",

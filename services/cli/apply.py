@@ -76,10 +76,10 @@ async def apply_config(broker: Broker, config: ConfigFile, now_ms: int, dry_run:
     """
     if not await broker.partition_counts([CONFIG.name]):
         if dry_run:
-            return _report(Current(), _specs(config), now_ms)
+            return _report(Current(), specs_of(config), now_ms)
         await broker.create_topics([topic_spec(CONFIG)])
     current = await _read(broker)
-    specs = _specs(config)
+    specs = specs_of(config)
     report = _report(current, specs, now_ms)
     if not dry_run and not report.is_empty:
         await _write(broker, specs, current.specs.keys() - specs.keys(), report.version)
@@ -94,7 +94,7 @@ async def apply_certificate(broker: Broker, model: str, certificate: Certificate
     return version
 
 
-def _specs(config: ConfigFile) -> dict[str, Spec]:
+def specs_of(config: ConfigFile) -> dict[str, Spec]:
     """Objects by `kind/name`; defaults are left out, as in every record."""
     kinds: dict[str, Mapping[str, Strict]] = {
         "model": config.models,

@@ -23,7 +23,7 @@ from schemas.messages import (
 )
 from schemas.quality import Feedback, QualityEntry
 from schemas.spend import SpendEntry
-from schemas.topology import DEAD_LETTERS, INTAKE, Topic
+from schemas.topology import DEAD_LETTERS, FEEDBACK, INTAKE, Topic
 from services.cli.results_table import explained, models, usd
 from shared.broker import Record
 from shared.codec import decode
@@ -56,6 +56,8 @@ def request_of(topic: Topic, record: Record) -> str | None:
     if topic is DEAD_LETTERS and record.header(DeadHeader.TOPIC) == INTAKE.name:
         place = (record.header(name) or "0" for name in (DeadHeader.PARTITION, DeadHeader.OFFSET, DeadHeader.TIMESTAMP_MS))
         return request_id_of_record(*map(int, place))
+    if topic is FEEDBACK:      # users write it, without headers
+        return (record.key or b"").decode("utf-8", "replace") or None
     return record.header(Header.SUBJECT)
 
 

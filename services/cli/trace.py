@@ -1,6 +1,7 @@
 """`baton trace`: one request through every topic that carries it. It only reads."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -11,6 +12,7 @@ from schemas.topology import (
     COMPLETIONS,
     DEAD_LETTERS,
     ESCALATIONS,
+    FEEDBACK,
     INTAKE,
     PLANS,
     REQUESTS,
@@ -23,7 +25,7 @@ from services.cli.address import bootstrap_option, connected, known_settings, ru
 from services.cli.describe import describe, request_of
 from shared.broker import Broker, Record
 
-PATH = (INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, COMPLETIONS, ESCALATIONS, VERDICTS, RESULTS, DEAD_LETTERS)
+PATH = (INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, COMPLETIONS, ESCALATIONS, VERDICTS, RESULTS, FEEDBACK, DEAD_LETTERS)
 """In the order of the flow: it decides between records of the same millisecond."""
 
 POLL_MS = 500
@@ -37,11 +39,11 @@ class Step:
     record: Record
 
 
-async def steps_of(broker: Broker, request_id: str) -> list[Step]:
+async def steps_of(broker: Broker, request_id: str, topics: Sequence[Topic] = PATH) -> list[Step]:
     """Every record of a request, oldest first. Reads each topic once, all at the same time."""
-    found = await asyncio.gather(*(_steps_on(broker, topic, request_id) for topic in PATH))
+    found = await asyncio.gather(*(_steps_on(broker, topic, request_id) for topic in topics))
     steps = [step for steps in found for step in steps]
-    return sorted(steps, key=lambda step: (step.record.timestamp_ms, PATH.index(step.topic)))
+    return sorted(steps, key=lambda step: (step.record.timestamp_ms, topics.index(step.topic)))
 
 
 async def _steps_on(broker: Broker, topic: Topic, request_id: str) -> list[Step]:
