@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from schemas.config import Backend
 from schemas.fleet import Circuit, FleetEntry, GateReason, Observation
 from schemas.ledger import AttemptKind, FailureClass
-from schemas.messages import Plan
+from schemas.messages import Lane, Plan
 from services.executor.concurrency import Gradient
 from services.executor.decide import Call, Option
 from services.executor.hedging import Hedging
@@ -70,13 +70,15 @@ class Backends:
         self._tokens = RetryTokens(2 * TOKENS_MAX)   # of all backends together: one that is bad must not use up all
         self._version = -1
         self.hedging = Hedging()
-        self.room = WaitingRoom(self._has_place, self.reserve, self.give_back, clock.now_ms)
+        self.room = WaitingRoom(self._lanes_let_in, self.reserve, self.give_back, clock.now_ms)
         self.urgent = Event()
         """Set when the fleet should hear of something now: a trip, a gate."""
 
     # --- Before a call -------------------------------------------------------------------------------------------
 
-    def options(self, plan: Plan, attempt_id: str, now_ms: int, place: str | None = None, region: str = "") -> dict[str, Option]:
+    def options(
+        self, plan: Plan, attempt_id: str, now_ms: int, place: str | None = None, region: str = "", lane: Lane = Lane.STANDARD
+    ) -> dict[str, Option]:
         """Every backend of the plan that is still offered, usable by this attempt or not. `place`: the one that counted it
         in; the others then count as full, so that the place is used or given back."""
         catalogue = self._catalogue()
@@ -93,6 +95,7 @@ class Backends:
                 local = self._current(name, backend)
                 entry = local.entry
                 is_mine = place == name
+                has_room = local.has_room(lane, now_ms)
                 options[name] = Option(
                     backend=name,
                     usable=local.passes(attempt_id, self._instance, now_ms, is_mine),
@@ -102,7 +105,7 @@ class Backends:
                     timeout_ms=backend.timeout_ms,
                     context_tokens=catalogue.models[backend.model].context_tokens,
                     probe=entry is not None and entry.circuit is Circuit.HALF_OPEN,
-                    full=not is_mine and (place is not None or not local.has_room() or self.room.is_wanted(name)),
+                    full=not is_mine and (place is not None or not has_room or self.room.is_wanted(name)),
                     ready_at_ms=local.gated_until_ms() if is_mine else local.ready_at_ms(tokens, now_ms),
                     retryable=local.tokens.may_retry() and self._tokens.may_retry(),
                     is_near=not region or backend.region == region,
@@ -124,14 +127,16 @@ class Backends:
     def local(self, name: str) -> Local:
         return self._current(name, self._catalogue().backends[name])
 
-    def _has_place(self, name: str) -> bool:
+    def _lanes_let_in(self, name: str) -> int:
+        """How many lanes, from the highest, the backend could take a call of now."""
         backend = self._catalogue().backends.get(name)
         if backend is None:
-            return False
+            return 0
         local, now_ms = self._current(name, backend), self._clock.now_ms()
         if local.promised and local.is_probed():
-            return False        # a place is promised without its lease: that is taken when the call begins
-        return local.has_room() and local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
+            return 0            # a place is promised without its lease: that is taken when the call begins
+        is_open = local.ready_at_ms(1, now_ms) <= now_ms and local.passes("", self._instance, now_ms, True)
+        return local.lanes_let_in(now_ms) if is_open else 0
 
     def may_hedge(self) -> bool:
         """Whether second calls on suspicion are affordable now: within their own budget, and while little fails."""

@@ -81,31 +81,35 @@ class _Door:
     lines: tuple[list[_Line], ...] = field(default_factory=lambda: tuple([] for _ in LANES))
     passes: list[int] = field(default_factory=lambda: [0] * len(LANES))
     now: int = 0
-    crowded_since_ms: int | None = None
+    crowded_since_ms: list[int | None] = field(default_factory=lambda: [None] * len(LANES))
 
-    def next_lane(self) -> int | None:
-        waiting = [(max(self.passes[index], self.now), index) for index, lines in enumerate(self.lines) if lines]
-        return min(waiting)[1] if waiting else None
+    def next_lane(self, lanes: int) -> int | None:
+        """Whose turn it is, if any of the highest `lanes` has anybody in it: then a lower one goes in its turn all the same,
+        or it never would while they keep the backend full."""
+        if not any(self.lines[:lanes]):
+            return None
+        return min((max(self.passes[index], self.now), index) for index, lines in enumerate(self.lines) if lines)[1]
 
     def charge(self, lane: int) -> None:
         self.now = max(self.passes[lane], self.now)
         self.passes[lane] = self.now + _STRIDES[lane]
 
     def first(self, lane: int, now_ms: int) -> Ticket:
-        """Oldest first; newest first where interactive calls have waited too long for a while. The oldest are about to be
-        late anyway, and in order everybody would be (Maurer, Fail at Scale, 2015: adaptive LIFO)."""
+        """Oldest first; newest first where calls that somebody waits for have waited too long for a while. The oldest are
+        about to be late anyway, and in order everybody would be (Maurer, Fail at Scale, 2015: adaptive LIFO)."""
         oldest = min((line.tickets[0] for line in self.lines[lane]), key=_place)
-        if lane != _INDEX[Lane.INTERACTIVE] or not self._is_crowded(oldest, now_ms):
+        if lane == _INDEX[Lane.BATCH] or not self._is_crowded(lane, oldest, now_ms):
             return oldest
         return max((line.tickets[-1] for line in self.lines[lane]), key=_place)
 
-    def _is_crowded(self, oldest: Ticket, now_ms: int) -> bool:
+    def _is_crowded(self, lane: int, oldest: Ticket, now_ms: int) -> bool:
         if now_ms - oldest.since_ms < CROWDED_MS:
-            self.crowded_since_ms = None
+            self.crowded_since_ms[lane] = None
             return False
-        if self.crowded_since_ms is None:
-            self.crowded_since_ms = now_ms
-        return now_ms - self.crowded_since_ms >= CROWDED_FOR_MS
+        since_ms = self.crowded_since_ms[lane]
+        if since_ms is None:
+            since_ms = self.crowded_since_ms[lane] = now_ms
+        return now_ms - since_ms >= CROWDED_FOR_MS
 
 
 class Turnstile:
@@ -140,10 +144,11 @@ class Turnstile:
             self._remove(ticket)
         ticket.state = _State.GONE
 
-    def offer(self, backend: str, now_ms: int) -> Ticket | None:
-        """The backend has a free place: who gets it, or None when nobody can use it. Late tickets never do."""
+    def offer(self, backend: str, now_ms: int, lanes: int = len(LANES)) -> Ticket | None:
+        """The backend has a free place for the highest so many lanes: who gets it, or None when nobody can use it. Late
+        tickets never do."""
         door = self._doors.get(backend)
-        while door is not None and (lane := door.next_lane()) is not None:
+        while door is not None and (lane := door.next_lane(lanes)) is not None:
             ticket = door.first(lane, now_ms)
             self._remove(ticket)
             if ticket.latest_start_ms > now_ms:
@@ -201,5 +206,5 @@ class Turnstile:
             for backend in ticket.backends:
                 door = self._doors[backend]
                 door.lines[lane].remove(line)
-                if not door.lines[_INDEX[Lane.INTERACTIVE]]:
-                    door.crowded_since_ms = None
+                if not door.lines[lane]:
+                    door.crowded_since_ms[lane] = None

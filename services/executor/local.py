@@ -6,8 +6,10 @@ from math import exp
 from schemas.config import Backend
 from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
 from schemas.ledger import FailureClass
+from schemas.messages import Lane
 from services.executor.concurrency import Gradient
 from services.executor.decide import fraction_of
+from services.executor.lanes import LANES
 from services.executor.quota import Quota
 from services.executor.retry_tokens import RetryTokens
 from shared.circuit import LocalTrip
@@ -19,6 +21,8 @@ PACE_MS_MIN, PACE_MS_MAX = 0.01, 2_000.0
 PACE_PART = 0.2
 PACE_OF_FAILURE = 4
 """A call that failed counts as this many times slower than usual: a backend that fails quickly must not look quick."""
+BESIDE_MS = 60_000
+"""How long after an interactive plan came by the lower lanes leave no queue at the backend: the next one may come any time."""
 UNKNOWN_GATE_MS = 10_000
 """How long a gate without an end holds here, until the fleet's entry says how long it really is."""
 
@@ -37,6 +41,7 @@ class Local:
     pace_at_ms: int = 0
     trip: LocalTrip = field(default_factory=LocalTrip)
     gate_until_ms: int = 0
+    interactive_at_ms: int = -BESIDE_MS # when the last interactive plan would have gone there
     probe_epoch: int = -1
     probes_used: int = 0
     delta: Delta = field(default_factory=Delta)
@@ -103,15 +108,26 @@ class Local:
             return self.probes_left(entry, instance) > 0
         return entry.circuit is Circuit.CLOSED and (has_place or entry.share >= 1.0 or fraction_of(attempt_id) < entry.share)
 
-    def has_room(self) -> bool:
-        """A free place within the adaptive limit, which a recovering backend has only its share of.
-
-        What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again
-        may stand there, lest all of them arrive at once.
-        """
+    def lanes_let_in(self, now_ms: int) -> int:
+        """How many lanes, from the highest, have a free place within the adaptive limit, which a recovering backend has only
+        its share of. Beside interactive calls the others leave no queue at the backend, for that queue knows no lanes."""
         share = 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
-        limit = max(1, int(self.gradient.limit * share))
+        if not self._is_below(max(1, int(self.gradient.limit * share))):
+            return 0
+        if now_ms - self.interactive_at_ms >= BESIDE_MS or self._is_below(max(1, int(self.gradient.limit_beside * share))):
+            return len(LANES)
+        return LANES.index(Lane.INTERACTIVE) + 1
+
+    def _is_below(self, limit: int) -> bool:
+        """What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again
+        may stand there, lest all of them arrive at once."""
         return self.in_flight - self.writing < limit and self.writing < limit
+
+    def has_room(self, lane: Lane, now_ms: int) -> bool:
+        """Whether a call of the lane may start; that an interactive one would is remembered."""
+        if lane is Lane.INTERACTIVE:
+            self.interactive_at_ms = now_ms
+        return LANES.index(lane) < self.lanes_let_in(now_ms)
 
     def ready_at_ms(self, tokens: int, now_ms: int) -> int:
         """Until when a gate or a rate limit forbids a call of so many tokens; `now_ms` or earlier: none does."""

@@ -16,16 +16,17 @@ _Given = asyncio.Future[str | None]
 
 
 class WaitingRoom:
-    """`has_place(backend)` says whether it could take a call now; `reserve` counts one of so many tokens in, `release` out."""
+    """`lanes_let_in(backend)` says how many lanes, from the highest, it could take a call of now; `reserve` counts one of so many
+    tokens in, `release` out."""
 
     def __init__(
         self,
-        has_place: Callable[[str], bool],
+        lanes_let_in: Callable[[str], int],
         reserve: Callable[[str, int], None],
         release: Callable[[str, int], None],
         now_ms: Callable[[], int],
     ) -> None:
-        self._has_place = has_place
+        self._lanes_let_in = lanes_let_in
         self._reserve = reserve
         self._release = release
         self._now_ms = now_ms
@@ -65,8 +66,8 @@ class WaitingRoom:
 
     def offer(self, backend: str) -> None:
         """Hand out what places the backend has."""
-        while self._waiting and self._has_place(backend):
-            ticket = self._turnstile.offer(backend, self._now_ms())
+        while self._waiting and (lanes := self._lanes_let_in(backend)):
+            ticket = self._turnstile.offer(backend, self._now_ms(), lanes)
             if ticket is None:
                 return
             future, tokens = self._waiting.pop(ticket)

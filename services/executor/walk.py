@@ -59,6 +59,7 @@ class Walk:
         self._tools = tools
         self._envelope = envelope
         self._plan = envelope.payload
+        self._lane = Lane(envelope.lane)
         self._context = context
         self._attempts = attempts
         self._policy = tools.catalogue().policy_of(envelope.tenant)
@@ -81,7 +82,7 @@ class Walk:
         while True:
             now_ms = self._tools.clock.now_ms()
             attempt_id = self._next_id()
-            options = self._tools.backends.options(self._plan, attempt_id, now_ms, self._place, self._policy.region)
+            options = self._tools.backends.options(self._plan, attempt_id, now_ms, self._place, self._policy.region, self._lane)
             step = next_step(self._plan, self._attempts, options, self._limits(now_ms), self._tools.draw)
             if isinstance(step, Finish):
                 return await self._finish(failure=self._in_full(step.failure))
@@ -105,9 +106,8 @@ class Walk:
         """Parked: the record takes no place of one that can go on."""
         self._give_place_back()
         with self._context.parked():
-            lane = Lane(self._envelope.lane)
             self._place = await self._tools.backends.room.place(
-                step.backends, lane, step.until_ms, self._envelope.accepted_ms, tokens_of(self._plan)
+                step.backends, self._lane, step.until_ms, self._envelope.accepted_ms, tokens_of(self._plan)
             )
         self._has_queued = self._has_queued or bool(step.backends)
 
@@ -204,7 +204,7 @@ class Walk:
         tools, now_ms = self._tools, self._tools.clock.now_ms()
         if not tools.backends.may_hedge():
             return None
-        options = tools.backends.options(self._plan, self._next_id(1), now_ms, region=self._policy.region)
+        options = tools.backends.options(self._plan, self._next_id(1), now_ms, region=self._policy.region, lane=self._lane)
         hedge = hedge_step(self._plan, self._attempts, running, options, self._limits(now_ms, running_too=True), tools.draw)
         if hedge is not None:
             tools.backends.hedging.hedged()

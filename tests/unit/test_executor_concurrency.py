@@ -89,23 +89,34 @@ def test_a_backend_that_became_slower_keeps_a_good_part_of_its_limit() -> None:
     assert lowest > 10
 
 
-def test_replicas_that_share_a_backend_push_each_other_up_only_slowly() -> None:
-    """Each sees the other's queue at all times but in a dip, which they make together. After 100 s of lasting overload they
-    ask for up to three times the places, the median of four runs; minutes later it may be four times."""
-    assert median(shared_limits(seed) for seed in range(4)) < 3 * 50
+def test_replicas_that_share_a_backend_do_not_push_each_other_up() -> None:
+    """Each sees the other's queue at all times but in a dip, which they make together. The limits may be 1.5 times the places
+    and some; minutes of overload do not change that."""
+    assert median(shared_limits(seed, seconds=300) for seed in range(4)) < 2.2 * 50
 
 
-def shared_limits(seed: int) -> float:
+def shared_limits(seed: int, seconds: int) -> float:
     limits = Gradient(1000), Gradient(1000)
     rng = random.Random(seed)
     both = [Loaded(limit, lambda now_ms: 25, rng) for limit in limits]
-    for tenth in range(1000):
+    for tenth in range(10 * seconds):
         for loaded, other in (both, both[::-1]):
             # The places are shared in proportion to what each has there, as one common queue does.
             mine, theirs = loaded.in_flight + 1, other.in_flight + 1
             loaded.places = lambda now_ms, share=mine / (mine + theirs): max(1, round(50 * share))
             loaded.run(tenth / 10)
     return sum(limit._limit for limit in limits)
+
+
+def test_a_busy_machine_is_no_queue_at_a_backend_of_a_few_milliseconds() -> None:
+    def latency_ms(rng: random.Random) -> float:
+        return 5 + (25 * rng.random() if loaded.in_flight > 10 else 0.0)
+
+    limit = Gradient(160)
+    loaded = Loaded(limit, lambda now_ms: NEVER_FULL, random.Random(1), latency=latency_ms)
+    loaded.run(5)
+    lowest = min(limit._limit for tenth in range(50, 100) if loaded.run(tenth / 10))
+    assert lowest > 100
 
 
 def test_a_backend_of_slow_calls_has_its_places_within_a_dozen_of_their_times() -> None:
@@ -139,15 +150,16 @@ def test_slow_calls_from_before_the_load_do_not_raise_the_floor() -> None:
 def test_the_floor_of_a_slow_period_is_forgotten_under_load() -> None:
     limit = under_load(measured(floor_ms=100.0), 10.0, windows=20)
     before = limit._limit
-    assert under_load(limit, 60.0, windows=2)._limit < before
+    assert under_load(limit, 60.0, windows=4)._limit < before
 
 
 def test_replicas_dip_together_whenever_they_began() -> None:
     dips: list[list[int]] = []
     for began_ms in (1_000_003_000, 1_000_010_000):
         limit, was_low, begun = Gradient(50), True, []
+        limit.dropped(began_ms)         # it was full once: before, nothing is to be gained by a dip
         for now_ms in range(began_ms, 1_000_600_000, 100):
-            is_low = limit.limit <= 25
+            is_low = limit.limit <= 40
             if is_low and not was_low:
                 begun.append(now_ms)
             was_low = is_low
@@ -159,11 +171,12 @@ def test_replicas_dip_together_whenever_they_began() -> None:
 
 def test_a_burst_of_refusals_counts_once() -> None:
     limit = Gradient(100)
+    before = limit._places
     for now_ms in range(100):
         limit.dropped(now_ms)
-    assert limit._limit == pytest.approx(18)
+    assert limit._places == pytest.approx(0.9 * before)
     limit.dropped(2000)
-    assert limit._limit == pytest.approx(16.2)
+    assert limit._places == pytest.approx(0.81 * before)
 
 
 def test_refusals_for_ever_leave_two_places() -> None:

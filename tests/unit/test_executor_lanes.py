@@ -109,6 +109,26 @@ def test_who_can_no_longer_make_it_is_told_once_and_never_served() -> None:
     assert turnstile.expired(1000) == []
 
 
+def test_a_lane_that_is_not_let_in_waits_until_it_is() -> None:
+    turnstile = Turnstile()
+    enter(turnstile, BATCH, 1)
+    enter(turnstile, STANDARD, 2)
+    assert turnstile.offer("a", 0, lanes=1) is None
+    enter(turnstile, INTERACTIVE, 3)
+    assert turnstile.offer("a", 0, lanes=1).lane is INTERACTIVE
+    assert turnstile.offer("a", 0, lanes=1) is None
+    assert turnstile.offer("a", 0, lanes=2).lane is STANDARD
+
+
+def test_a_lane_that_is_not_let_in_has_its_turns_while_a_higher_one_waits() -> None:
+    turnstile = Turnstile()
+    for lane in (BATCH, STANDARD, INTERACTIVE):
+        for order in range(200):
+            enter(turnstile, lane, order)
+    counts = Counter(turnstile.offer("a", 0, lanes=1).lane for _ in range(210))
+    assert counts == {INTERACTIVE: 160, STANDARD: 40, BATCH: 10}
+
+
 def test_waits_and_counts_are_known_per_lane() -> None:
     turnstile = Turnstile()
     enter(turnstile, BATCH, now_ms=1000)
@@ -118,8 +138,8 @@ def test_waits_and_counts_are_known_per_lane() -> None:
     assert (turnstile.waiting(BATCH), turnstile.waiting(STANDARD)) == (2, 0)
 
 
-@pytest.mark.parametrize(("lane", "is_newest_first"), [(INTERACTIVE, True), (STANDARD, False), (BATCH, False)])
-def test_interactive_calls_that_wait_too_long_are_served_newest_first(lane: Lane, is_newest_first: bool) -> None:
+@pytest.mark.parametrize(("lane", "is_newest_first"), [(INTERACTIVE, True), (STANDARD, True), (BATCH, False)])
+def test_calls_that_somebody_waits_for_too_long_are_served_newest_first(lane: Lane, is_newest_first: bool) -> None:
     turnstile = Turnstile()
     for order in range(1000):
         enter(turnstile, lane, order)
@@ -241,12 +261,13 @@ def test_batch_goes_on_below_a_flood_of_interactive_calls() -> None:
     assert batch >= 0.95 * all_calls / 21
 
 
-def test_at_five_times_the_capacity_nearly_every_call_made_is_of_use() -> None:
-    rush = Traffic(INTERACTIVE, 100, deadline_ms=6000)
+@pytest.mark.parametrize("lane", [INTERACTIVE, STANDARD])
+def test_at_five_times_the_capacity_nearly_every_call_made_is_of_use(lane: Lane) -> None:
+    rush = Traffic(lane, 100, deadline_ms=6000)
     day = Day(20).run(120, rush)
     capacity = 20 * 120
     assert day.good >= 0.9 * capacity
-    assert quantile(day.waits_ms[INTERACTIVE], 0.5) < 0.5 * SERVICE_MS, "who is served is served soon"
+    assert quantile(day.waits_ms[lane], 0.5) < 0.5 * SERVICE_MS, "who is served is served soon"
     assert day.wasted <= 0.01 * capacity
     plain = Day(20).run(120, rush, choose=InOrder, knows_deadlines=False)
     assert plain.good < 0.2 * capacity, "a plain queue serves everybody too late"

@@ -70,7 +70,7 @@ async def test_plans_get_the_second_model_when_the_first_is_out_and_the_second_w
     bench = await a_bench(script)
     bench.fleet["a"] = an_entry("a", Circuit.OPEN)
     backends, taken = bench.executor.backends, 0
-    while backends.local("c").has_room():
+    while backends.local("c").has_room(Lane.STANDARD, bench.clock.now_ms()):
         backends.reserve("c", 10)
         taken += 1
     plans = [an_envelope(TWO_MODELS, request=f"r{n}", lane=Lane.STANDARD) for n in range(2)]
