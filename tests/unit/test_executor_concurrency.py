@@ -157,7 +157,7 @@ def test_replicas_dip_together_whenever_they_began() -> None:
     dips: list[list[int]] = []
     for began_ms in (1_000_003_000, 1_000_010_000):
         limit, was_low, begun = Gradient(50), True, []
-        limit.dropped(began_ms)         # it was full once: before, nothing is to be gained by a dip
+        limit.dropped(began_ms)     # full once: before that there are no dips
         for now_ms in range(began_ms, 1_000_600_000, 100):
             is_low = limit.limit <= 40
             if is_low and not was_low:
