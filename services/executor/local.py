@@ -114,9 +114,11 @@ class Local:
         share = 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
         if not self._is_below(max(1, int(self.gradient.limit * share))):
             return 0
-        if now_ms - self.interactive_at_ms >= BESIDE_MS or self._is_below(max(1, int(self.gradient.limit_beside * share))):
+        beside = self.gradient.limit_beside
+        if beside == self.gradient.limit or now_ms - self.interactive_at_ms >= BESIDE_MS:
             return len(LANES)
-        return LANES.index(Lane.INTERACTIVE) + 1
+        # Here what is being written down counts: it would queue at the backend a moment later.
+        return len(LANES) if self.in_flight < max(1, int(beside * share)) else LANES.index(Lane.INTERACTIVE) + 1
 
     def _is_below(self, limit: int) -> bool:
         """What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again

@@ -344,13 +344,13 @@ def test_a_call_that_is_being_written_down_takes_no_place_at_the_backend() -> No
     call = Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True)
     begun = [fleet.backends.begin(call, a_plan(), has_place=False) for _ in range(local.gradient.limit - 1)]
     assert (local.in_flight, local.writing) == (len(begun), len(begun))
-    assert local.has_room()
+    assert local.has_room(Lane.STANDARD, T0_MS)
     begun.append(fleet.backends.begin(call, a_plan(), has_place=False))
-    assert not local.has_room(), "else all of them could arrive at once"
+    assert not local.has_room(Lane.STANDARD, T0_MS), "else all of them could arrive at once"
     for each in begun:
         fleet.backends.sent(each)
     assert begun[-1].in_flight == len(begun)
-    assert not local.has_room()
+    assert not local.has_room(Lane.STANDARD, T0_MS)
     for each in begun:
         fleet.backends.release(each)
     assert (local.in_flight, local.writing) == (0, 0)

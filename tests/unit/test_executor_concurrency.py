@@ -36,7 +36,7 @@ def test_a_backend_of_few_places_is_found_too(seed: int) -> None:
     used_ms, from_ms = loaded.used_ms, loaded.now_ms
     loaded.run(800)
     assert quantile(loaded.latencies_ms(300), 0.5) <= 3.5 * 1000
-    assert loaded.used_ms - used_ms >= 0.9 * 5 * (loaded.now_ms - from_ms)
+    assert loaded.used_ms - used_ms >= 0.85 * 5 * (loaded.now_ms - from_ms)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -158,13 +158,13 @@ def test_replicas_dip_together_whenever_they_began() -> None:
     for began_ms in (1_000_003_000, 1_000_010_000):
         limit, was_low, begun = Gradient(50), True, []
         limit.dropped(began_ms)     # full once: before that there are no dips
-        for now_ms in range(began_ms, 1_000_600_000, 100):
+        for now_ms in range(began_ms, 1_000_900_000, 100):
             is_low = limit.limit <= 40
             if is_low and not was_low:
                 begun.append(now_ms)
             was_low = is_low
             limit.observe(10.0, limit.limit, now_ms)
-        dips.append([at_ms for at_ms in begun if at_ms > 1_000_100_000])
+        dips.append([at_ms for at_ms in begun if at_ms > 1_000_300_000])
     assert len(dips[0]) == len(dips[1]) >= 3
     assert all(abs(one - other) <= 100 for one, other in zip(*dips, strict=True)), dips
 
