@@ -93,7 +93,7 @@ async def test_many_hedgeable_plans_at_once_keep_to_the_places() -> None:
     await until(lambda: local.in_flight)
     assert local.in_flight - local.writing <= local.gradient.limit
     assert local.writing <= local.gradient.limit
-    assert len(bench.executor.backends.room) >= 50 - local.gradient.limit
+    assert len(bench.executor.backends.room) >= 50 - 2 * local.gradient.limit, "as many again may be being written down"
     release.set()
     await asyncio.wait_for(asyncio.gather(*walking), 10)
     assert (local.in_flight, local.promised) == (0, 0)
