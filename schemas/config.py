@@ -172,6 +172,17 @@ class Policy(Strict):
         False, description="whether only models that `baton certify` has tested may be asked; or for which capabilities"
     )
     pipeline: Name | None = Field(None, description="pipeline of requests that name none; default: one call")
+    choose: Literal["quality_min", "utility", "lexicographic"] = Field(
+        "quality_min",
+        description="cheapest with quality_min, best of quality less cost, lateness and failures, or cheapest near the best",
+    )
+    quality_within: float = Field(0.03, ge=0, le=1, description="lexicographic: how far below the best is near")
+    answer_worth_usd: Decimal = Field(Decimal("0.01"), gt=0, description="utility: what a perfect answer is worth over none")
+    explore: float = Field(0.0, ge=0, le=0.2, description="share of requests that try a little-known model; no interactive one")
+    deny: tuple[Name, ...] = Field((), description="models that are never asked")
+    split: dict[Name, float] = Field(default_factory=dict, description="A/B: model to weight; a session stays with its arm")
+    shadow: Name | None = Field(None, description="model whose plan is noted beside a share of the requests; it is not asked")
+    shadow_share: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _can_be_certified(self) -> "Policy":

@@ -93,6 +93,10 @@ class IntakeRecord(BaseModel):
     system: str | None = None
     messages: list[dict[str, Any]] | None = None
     model: str | None = Field(None, description="pin a model of the catalogue; `auto` or nothing lets Baton choose")
+    models: list[str] | None = Field(None, description="models that may answer, in the order to try them")
+    deny: list[str] | None = Field(None, description="models that must not answer")
+    sort: str | None = Field(None, description="price, latency or quality: what counts first among able models")
+    max_price: dict[str, float] | None = Field(None, description="input and output: USD per million tokens, at the most")
     max_tokens: int | None = None
     temperature: float | None = None
     tools: list[dict[str, Any]] | None = None
@@ -137,6 +141,10 @@ class Chat(Fact):
     reasoning_effort: str | None = None
     logprobs: int | None = Field(None, description="log-probabilities of the answer's tokens, with so many alternatives each")
     session: str | None = None
+    models: tuple[str, ...] = Field((), description="models that may answer, in the order to try them; empty: any")
+    deny: tuple[str, ...] = ()
+    sort: str | None = Field(None, description="price, latency or quality: what counts first")
+    max_price: tuple[float, float] | None = Field(None, description="USD per million tokens, input and output, at the most")
 
 
 class Features(Fact):
@@ -149,6 +157,7 @@ class Features(Fact):
     language: str = "en"
     domain: str = "chat"
     complexity: float = 0.0
+    tokens_earlier: int = Field(0, description="of tokens_in, those before the last user message: a cache may hold them")
 
 
 class Task(Fact):
@@ -229,6 +238,16 @@ class Why(Fact):
     domain: str = Field("chat", description="as preprocessing saw it: what a judgement of the answer is learned for")
     complexity: float = 0.0
     excluded: tuple[Excluded, ...] = ()
+    mode: str = Field("", description="how the able models were ordered; empty: nothing was chosen")
+    price: float = Field(0.0, description="the account's price of money λ")
+    propensity: float = Field(1.0, description="chance that the first candidate was put first; below 1 where models are explored")
+    explored: bool = Field(False, description="whether the first candidate is there to be learned about")
+    split: str = Field("", description="arm of the policy's split this request belongs to: a model")
+    shadow: str = Field("", description="model that would be asked beside the first candidate, for comparison; it is not")
+    scores: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict,
+        description="the best able models: quality, cost in micro-USD, p95 ms (0: unknown), share failing, utility, judgements",
+    )
 
 
 class Tried(Fact):

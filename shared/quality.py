@@ -155,7 +155,7 @@ class Knowledge:
                 table.words.learn(judged.buckets, believed, judged.score, judged.weight)
                 table.add(judged)
         if fresh:
-            self._believed.pop(judged.model, None)
+            self._believed[judged.model] = {}
         return tuple(key for key, _ in fresh)
 
     def entry(self, key: str) -> QualityEntry:
@@ -177,6 +177,10 @@ class Knowledge:
             updated_ms=table.updated_ms,
         )
 
+    def models(self) -> Mapping[str, object]:
+        """The models that anything is known of."""
+        return self._believed
+
     def known(self) -> Sequence[str]:
         """Keys of every table there is."""
         return tuple(self._tables)
@@ -190,12 +194,13 @@ class Knowledge:
                 self._forget(key)
                 self._read[key] = entry
                 self._tables[key] = _table(entry)
+                self._believed[entry.model] = {}
 
     def quality(self, model: str, domain: str, tier: int, tenant: str, prior: float) -> float:
         """Expected score in [0, 1] before the words are looked at. One look-up, but after a change of the model's tables."""
         known = self._believed.get(model)
         if known is None:
-            known = self._believed[model] = {}
+            return prior
         at = (domain, tier, tenant if self._has_own(model, domain, tenant) else REST, prior)
         found = known.get(at)
         if found is None:
@@ -204,8 +209,15 @@ class Knowledge:
 
     def evidence(self, model: str, domain: str) -> float:
         """Discounted judgements of a model in a domain, over all tenants."""
-        table = self._tables.get(key_of(model, domain))
-        return sum(count for count, _ in table.over_tiers().values()) if table else 0.0
+        known = self._believed.get(model)
+        if known is None:
+            return 0.0
+        at = (domain, -1, REST, 0.0)
+        found = known.get(at)
+        if found is None:
+            table = self._tables.get(key_of(model, domain))
+            found = known[at] = sum(map(_count, table.over_tiers().values())) if table else 0.0
+        return found
 
     def tokens_out(self, model: str, domain: str, expected: int) -> int:
         """Output tokens to expect: the domain's mean, leaning on the model's, leaning on `expected`."""
@@ -249,7 +261,11 @@ class Knowledge:
     def _forget(self, key: str) -> None:
         self._read.pop(key, None)
         self._tables.pop(key, None)
-        self._believed.pop(key.rpartition("/")[0], None)
+        model = key.rpartition("/")[0]
+        if any(key_of(model, domain) in self._tables for domain in (ALL, WORDS)):
+            self._believed[model] = {}
+        else:
+            self._believed.pop(model, None)
 
 
 def key_of(model: str, domain: str) -> str:

@@ -16,6 +16,9 @@ MESSAGES_MAX = 2_000
 TOKENS_MAX = 1_000_000
 STOP_MAX = 4
 LOGPROBS_MAX = 20
+NAMES_MAX = 32
+SORTS = ("price", "latency", "quality")
+PRICE_UNBOUNDED = 1e9
 SESSION_CHARS_MAX = 255
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -53,6 +56,10 @@ def read_chat(body: dict[str, Any], problems: Problems) -> Chat | None:
         "reasoning_effort": _effort(body.get("reasoning_effort"), problems),
         "logprobs": _logprobs(body, problems),
         "session": _session(body, problems),
+        "models": _names(body, "models", problems),
+        "deny": _names(body, "deny", problems),
+        "sort": _sort(body.get("sort"), problems),
+        "max_price": _max_price(body.get("max_price"), problems),
     }
     if problems:
         return None
@@ -276,6 +283,35 @@ def _session(body: dict[str, Any], problems: Problems) -> str | None:
     if session is None or (isinstance(session, str) and 0 < len(session) <= SESSION_CHARS_MAX):
         return session
     problems.append(f"{field}: must be a text of 1 to {SESSION_CHARS_MAX} characters")
+    return None
+
+
+def _names(body: dict[str, Any], field: str, problems: Problems) -> tuple[str, ...]:
+    value = body.get(field)
+    if value is None:
+        return ()
+    if isinstance(value, list) and len(value) <= NAMES_MAX and all(isinstance(each, str) for each in value):
+        return tuple(dict.fromkeys(value))
+    problems.append(f"{field}: must be a list of at most {NAMES_MAX} names of models")
+    return ()
+
+
+def _sort(value: Any, problems: Problems) -> str | None:
+    if value is None or (isinstance(value, str) and value in SORTS):
+        return value
+    problems.append(f"sort: must be one of {', '.join(SORTS)}")
+    return None
+
+
+def _max_price(value: Any, problems: Problems) -> tuple[float, float] | None:
+    """USD per million tokens of input and of output; one that is not given is not bounded."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and value and not value.keys() - {"input", "output"}:
+        prices = [value.get(side, PRICE_UNBOUNDED) for side in ("input", "output")]
+        if all(type(price) in (int, float) and 0 <= price <= PRICE_UNBOUNDED for price in prices):
+            return prices[0], prices[1]
+    problems.append("max_price: must be an object of input and output, USD per million tokens")
     return None
 
 

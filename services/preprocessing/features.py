@@ -59,7 +59,7 @@ def features(chat: Chat) -> Features:
     words = words_of(_probe(question, system))
     distinct = set(words)
     domain = _domain(words, distinct, question[:_HEAD_CHARS])
-    tokens_in = _tokens_in(chat)
+    tokens_in, tokens_earlier = _tokens_in(chat)
     expected = tokens_in if domain == "translation" else _TOKENS_OUT.get(domain, _TOKENS_OUT_ELSE)
     tokens_out_max = chat.max_tokens or TOKENS_OUT_MAX
     needs = _needs(chat)
@@ -70,6 +70,7 @@ def features(chat: Chat) -> Features:
         needs=needs,
         language=_language(question[:_LANGUAGE_CHARS], words),
         domain=domain,
+        tokens_earlier=tokens_earlier,
         complexity=complexity(domain, tokens_in, distinct, len(chat.messages), len(needs)),
     )
 
@@ -129,9 +130,13 @@ def images_of(message: dict[str, Any]) -> list[str]:
     return [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
 
 
-def _tokens_in(chat: Chat) -> int:
+def _tokens_in(chat: Chat) -> tuple[int, int]:
+    """Of all, and of the messages before the last one of the user."""
     tokens = 3.0  # the start of the answer
-    for message in chat.messages:
+    earlier = 0.0
+    for place, message in enumerate(chat.messages):
+        if place and message["role"] == "user":
+            earlier = tokens
         tokens += MESSAGE_TOKENS + IMAGE_TOKENS * len(images_of(message))
         for text in texts_of(message):
             tokens += tokens_of(text)
@@ -139,7 +144,7 @@ def _tokens_in(chat: Chat) -> int:
         tokens += TOOL_TOKENS + tokens_of(orjson.dumps(tool).decode())
     if chat.response_format:
         tokens += tokens_of(orjson.dumps(chat.response_format).decode())
-    return int(tokens) + 1
+    return int(tokens) + 1, int(earlier)
 
 
 def _needs(chat: Chat) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from shared.service import World, run_service
 
 
 def _router(world: World) -> Router:
-    return Router(world.catalogue, world.fleet, world.clock, world.spend)
+    return Router(world.catalogue, world.fleet, world.clock, world.spend, world.quality)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from schemas.config import Policy
 from schemas.ledger import FailureClass
 from schemas.messages import Candidate, Excluded, Failure, Fallback, Features, Reason
 from services.router.offers import Option
+from services.router.rank import NOTHING_RANKED, Prospect, Ranked, Terms, prospect, rank
 from shared.spend import Standing
 
 STAGE = "router"
@@ -22,18 +23,22 @@ class Bar(IntEnum):
     """What may stand between a model and a task, in the order it is asked."""
 
     TENANT = 1
-    PINNED = 2
-    WEAKER = 3
-    CAPABILITY = 4
-    CERTIFICATE = 5
-    CONTEXT = 6
-    CIRCUIT = 7
-    BUDGET = 8
-    TIME = 9
+    DENIED = 2
+    PINNED = 3
+    WEAKER = 4
+    CAPABILITY = 5
+    CERTIFICATE = 6
+    CONTEXT = 7
+    PRICE = 8
+    CIRCUIT = 9
+    BUDGET = 10
+    TIME = 11
 
 
 FAILURE_OF = {
     Bar.TENANT: (Reason.NO_ABLE_MODEL, "the tenant may use no model of the catalogue; see tenants.<name>.models"),
+    Bar.DENIED: (Reason.NO_ABLE_MODEL, "deny and models leave no model the tenant may use; name fewer, or others"),
+    Bar.PRICE: (Reason.NO_ABLE_MODEL, "max_price: every able model charges more; raise it"),
     Bar.PINNED: (Reason.NO_ABLE_MODEL, "model: the tenant may not use it; use auto or another one"),
     Bar.WEAKER: (Reason.NO_STRONGER_MODEL, "no stronger model than those that have answered"),
     Bar.CAPABILITY: (Reason.NO_ABLE_MODEL, "no model has every capability the request needs"),
@@ -59,6 +64,10 @@ class Limits:
     pinned: str | None = None
     stronger_than: tuple[str, ...] = ()
     certified_for: tuple[str, ...] = ()  # what a model must have been tested in
+    denied: tuple[str, ...] = ()
+    max_price: tuple[float, float] | None = None  # USD per million tokens, input and output
+    lane: str = "standard"
+    terms: Terms | None = None  # None: cheapest with quality_min, by the catalogue's figures
 
     @property
     def deadline_ms(self) -> int:
@@ -74,6 +83,7 @@ class Decision:
     rule: str
     failure: Failure | None = None
     fallbacks: tuple[Fallback, ...] = ()
+    ranked: Ranked = NOTHING_RANKED
 
 
 def budget_left(budget_microusd: int | None, spent_microusd: int, account: Standing) -> tuple[int | None, str]:
@@ -90,19 +100,21 @@ def quality_min_of(policy: Policy, complexity: float) -> float:
 
 
 def decide(task: Features, options: Sequence[Option], limits: Limits) -> Decision:
-    """Cheapest model that is good enough first; where none is, the best first. Ties: cost, quality, name.
+    """The able models as `rank` orders them. No wish, however it is made, brings back a model that a bar has left out.
 
     A model whose circuits are all open is planned only where no other is left and a probe is due before the deadline: the
     plan is parked then. A pinned model too small for the prompt gives way to its configured fallbacks, in their order.
     """
+    if limits.terms is None:
+        limits = replace(limits, terms=Terms(quality_min=limits.quality_min))
     in_time = [option.until(limits.deadline_ms) for option in options]
     sifted = _sift(task, in_time, limits)
-    chosen, rule = _choice(task, sifted, limits)
-    if not chosen:
+    ranked, rule = _choice(task, sifted, limits)
+    if not ranked.prospects:
         sifted = _sift(task, [option.waiting(limits.deadline_ms) for option in in_time], limits)
-        chosen, rule = _choice(task, sifted, limits)
+        ranked, rule = _choice(task, sifted, limits)
         rule += "; every circuit is open, so it waits for a probe"
-    return _planned(task, chosen, sifted, rule, limits) if chosen else _nothing(sifted, limits)
+    return _planned(task, ranked, sifted, rule, limits) if ranked.prospects else _nothing(sifted, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,7 @@ class _Sifted:
 
 
 def _sift(task: Features, options: Sequence[Option], limits: Limits) -> _Sifted:
-    quality_tried = _quality_tried(options, limits.stronger_than)
+    quality_tried = _quality_tried(options, limits)
     able: list[Option] = []
     barred: list[tuple[str, Bar, str]] = []
     for option in options:
@@ -135,22 +147,26 @@ def _sift(task: Features, options: Sequence[Option], limits: Limits) -> _Sifted:
     return _Sifted(options, able, barred, quality_tried)
 
 
-def _choice(task: Features, sifted: _Sifted, limits: Limits) -> tuple[Sequence[Option], str]:
-    """The options to plan, best first, and the rule that chose them; none where every one is barred."""
+def _choice(task: Features, sifted: _Sifted, limits: Limits) -> tuple[Ranked, str]:
+    """The models that may be planned, best first, and the rule that ordered them; none where every one is barred."""
+    terms = _terms(limits)
     if sifted.able:
-        ranked = sorted(sifted.able, key=lambda option: _rank(option, task, limits.quality_min))
-        return _chosen(ranked, limits.candidates_max), _rule(ranked, limits)
+        ranked = rank(task, sifted.able, terms)
+        return ranked, _rule(ranked, limits)
     rule = f"{limits.pinned} was pinned by the caller, but its context is too small: its fallbacks as configured"
-    return _instead_of_pinned(task, sifted, limits), rule
+    return Ranked([prospect(task, option, terms) for option in _instead_of_pinned(task, sifted, limits)]), rule
 
 
-def _planned(task: Features, chosen: Sequence[Option], sifted: _Sifted, rule: str, limits: Limits) -> Decision:
+def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits: Limits) -> Decision:
+    firsts = _chosen(ranked.prospects, limits.candidates_max) if sifted.able else ranked.prospects
+    chosen = [each.option for each in firsts]
     fallbacks = tuple(_fallbacks(task, chosen, sifted, limits))
     return Decision(
-        candidates=tuple(_candidate(option, task) for option in chosen),
+        candidates=tuple(_candidate(each, task) for each in firsts),
         excluded=sifted.excluded(chosen),
         rule=rule + "".join(_where(fallback) for fallback in fallbacks),
         fallbacks=fallbacks,
+        ranked=ranked,
     )
 
 
@@ -159,9 +175,14 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
     offer = option.offer
     if limits.allowed and offer.model not in limits.allowed:
         return Bar.TENANT, "the tenant may not use it"
+    terms = _terms(limits)
+    if offer.model in limits.denied:
+        return Bar.DENIED, "the caller or the policy denies it"
+    if terms.order and offer.model not in terms.order:
+        return Bar.DENIED, "it is not among the models the caller named"
     if limits.pinned is not None and offer.model != limits.pinned:
         return Bar.PINNED, f"the caller pinned {limits.pinned}"
-    if limits.stronger_than and offer.quality <= quality_tried:
+    if limits.stronger_than and (offer.model in limits.stronger_than or terms.quality_of(option) <= quality_tried):
         return Bar.WEAKER, f"not stronger than {', '.join(limits.stronger_than)}"
     if not offer.capabilities.issuperset(task.needs):
         return Bar.CAPABILITY, f"lacks {', '.join(need for need in task.needs if need not in offer.capabilities)}"
@@ -171,6 +192,8 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
     tokens = task.tokens_in + offer.tokens_out_max(task.tokens_out_max)
     if tokens > offer.context_tokens:
         return Bar.CONTEXT, f"its context of {offer.context_tokens} tokens cannot hold {tokens}"
+    if limits.max_price is not None and not offer.charges_at_most(*limits.max_price):
+        return Bar.PRICE, "it charges more than max_price"
     if not option.usable:
         shut = "no provider may be called before the deadline" if option.gated else "every circuit is open"
         return Bar.CIRCUIT, shut if offer.backends else "it has no backend; is its key set?"
@@ -179,41 +202,47 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
         cost_max_microusd = offer.cost_max_microusd(task.tokens_in, task.tokens_out_max)
         if cost_max_microusd > left_microusd:
             return Bar.BUDGET, f"may cost {cost_max_microusd} micro-USD, {left_microusd} are left"
-    if option.latency_ms > limits.time_left_ms and not option.untried:
-        return Bar.TIME, f"its p95 is {option.latency_ms} ms, {limits.time_left_ms} ms are left"
+    latency_ms = _too_slow_ms(option, limits)
+    if latency_ms > limits.time_left_ms and not option.untried:
+        return Bar.TIME, f"its {_PERCENTILE.get(limits.lane, 'p95')} is {latency_ms} ms, {limits.time_left_ms} ms are left"
     return None
 
 
-def _rank(option: Option, task: Features, quality_min: float) -> tuple[bool, float, float, str]:
-    """Good enough ones first, cheapest first; then the others, best first: a weaker answer beats none when calls fail."""
-    offer = option.offer
-    cost_microusd = offer.cost_microusd(task.tokens_in, task.tokens_out)
-    if offer.quality >= quality_min:
-        return False, cost_microusd, -offer.quality, offer.model
-    return True, -offer.quality, cost_microusd, offer.model
+_PERCENTILE = {"interactive": "p99", "batch": "p50"}
 
 
-def _candidate(option: Option, task: Features) -> Candidate:
-    offer = option.offer
+def _too_slow_ms(option: Option, limits: Limits) -> int:
+    """The latency that must fit into the time left: few interactive requests may miss it, half of a batch's."""
+    return {"interactive": option.p99_ms, "batch": option.p50_ms}.get(limits.lane) or option.latency_ms
+
+
+def _candidate(each: Prospect, task: Features) -> Candidate:
+    offer = each.option.offer
     return Candidate(
         model=offer.model,
-        backends=option.usable,
-        quality=offer.quality,
-        cost_microusd=offer.cost_microusd(task.tokens_in, task.tokens_out),
+        backends=each.option.usable,
+        quality=each.quality,
+        cost_microusd=each.cost_microusd,
         cost_max_microusd=offer.cost_max_microusd(task.tokens_in, task.tokens_out_max),
-        latency_ms=option.latency_ms,
+        latency_ms=each.option.latency_ms,
     )
 
 
-def _chosen(ranked: list[Option], candidates_max: int) -> list[Option]:
+def _terms(limits: Limits) -> Terms:
+    assert limits.terms is not None, "decide sets them"
+    return limits.terms
+
+
+def _chosen(ranked: Sequence[Prospect], candidates_max: int) -> list[Prospect]:
     """The first ones. One that may only be probed, or not yet called, is no last resort: a firm one follows, over the limit."""
-    chosen, rest = ranked[:candidates_max], ranked[candidates_max:]
-    if not chosen[-1].firm:
-        chosen += [option for option in rest if option.firm][:1]
+    chosen, rest = list(ranked[:candidates_max]), ranked[candidates_max:]
+    if not chosen[-1].option.firm:
+        chosen += [each for each in rest if each.option.firm][:1]
     return chosen
 
 
 def _fallbacks(task: Features, chosen: Sequence[Option], sifted: _Sifted, limits: Limits) -> Iterator[Fallback]:
+    terms = _terms(limits)
     for option in chosen:
         offer = option.offer
         chains = (
@@ -223,7 +252,8 @@ def _fallbacks(task: Features, chosen: Sequence[Option], sifted: _Sifted, limits
         for failure, names in chains:
             able = _chain(task, offer.model, names, failure, sifted, limits) if names else []
             if able:
-                yield Fallback(model=offer.model, failure=failure, candidates=tuple(_candidate(each, task) for each in able))
+                candidates = tuple(_candidate(prospect(task, each, terms), task) for each in able)
+                yield Fallback(model=offer.model, failure=failure, candidates=candidates)
 
 
 def _chain(
@@ -258,15 +288,31 @@ def _where(fallback: Fallback) -> str:
     return f"; after {fallback.model}, where {when}: {', '.join(candidate.model for candidate in fallback.candidates)}"
 
 
-def _rule(ranked: list[Option], limits: Limits) -> str:
-    quality_min = limits.quality_min
-    good_enough = sum(option.offer.quality >= quality_min for option in ranked)
+_ORDERS = {"price": "cheapest", "latency": "fastest", "quality": "best"}
+
+
+def _rule(ranked: Ranked, limits: Limits) -> str:
+    terms, able = _terms(limits), len(ranked.prospects)
+    first = ranked.prospects[0].option.offer.model
     if limits.pinned is not None:
         return f"{limits.pinned} was pinned by the caller"
     than = f" stronger than {', '.join(limits.stronger_than)}" if limits.stronger_than else ""
+    if terms.order:
+        return f"first of {able} able models{than} in the caller's order"
+    if terms.lead == first:
+        return f"{first} is this request's arm of the policy's split"
+    if ranked.explored:
+        return f"{first} is tried to learn how good it is"
+    if terms.mode in _ORDERS:
+        return f"{_ORDERS[terms.mode]} of {able} able models{than}, as the caller asked"
+    if terms.mode == "utility":
+        return f"best of {able} able models{than} in quality less cost, lateness and failures"
+    if terms.mode == "lexicographic":
+        return f"cheapest of {able} able models{than} within {terms.quality_within:.2f} of the best quality"
+    good_enough = sum(each.quality >= terms.quality_min for each in ranked.prospects)
     if not good_enough:
-        return f"best of {len(ranked)} able models{than}; none reaches quality {quality_min:.2f}"
-    return f"cheapest of {good_enough} able models{than} with quality ≥ {quality_min:.2f}"
+        return f"best of {able} able models{than}; none reaches quality {terms.quality_min:.2f}"
+    return f"cheapest of {good_enough} able models{than} with quality ≥ {terms.quality_min:.2f}"
 
 
 def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
@@ -283,6 +329,7 @@ def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
     return Decision((), sifted.excluded(), f"no model: {message}", failure)
 
 
-def _quality_tried(options: Iterable[Option], tried: tuple[str, ...]) -> float:
+def _quality_tried(options: Iterable[Option], limits: Limits) -> float:
     """The best quality that has answered already; a model that has left the catalogue counts as 0."""
-    return max((option.offer.quality for option in options if option.offer.model in tried), default=0.0) if tried else 0.0
+    tried, terms = limits.stronger_than, _terms(limits)
+    return max((terms.quality_of(option) for option in options if option.offer.model in tried), default=0.0) if tried else 0.0

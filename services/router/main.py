@@ -1,17 +1,22 @@
 """tasks and escalations -> plans. Thin: what is on offer is made in `offers.py`, the choice in `decide.py`."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from schemas.config import Policy
 from schemas.envelope import Envelope
 from schemas.fleet import FleetEntry
-from schemas.messages import Escalation, Failure, Lane, Plan, Reason, Task, Why
+from schemas.messages import Chat, Escalation, Failure, Lane, Plan, Reason, Task, Why
+from schemas.quality import QualityEntry
 from schemas.spend import SpendEntry
 from schemas.topology import PLANS
+from services.router.beliefs import Believer
 from services.router.certified import certified_for
-from services.router.decide import STAGE, Decision, Limits, budget_left, decide, quality_min_of
+from services.router.decide import STAGE, Decision, Limits, budget_left, decide
 from services.router.offers import Offer, Option, offers_of, options_of
+from services.router.terms import Request, scores_of, shadow_of, terms_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
 from shared.handler import Context
@@ -21,11 +26,12 @@ from shared.prices import DAY_MS
 from shared.spend import standing
 
 _PLAN = Envelope[Plan]
+SESSIONS_MAX = 10_000
 _LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed")
 
 
 class Router:
-    """The stage's handler. Remembers only the options of the catalogue and the fleet it last saw."""
+    """The stage's handler. Remembers the options of the catalogue and fleet it last saw, and which model a session went to."""
 
     def __init__(
         self,
@@ -33,11 +39,14 @@ class Router:
         fleet: Callable[[], Mapping[str, FleetEntry]],
         clock: Clock,
         spend: Callable[[], Mapping[str, SpendEntry]] = dict,
+        quality: Callable[[], Mapping[str, QualityEntry]] = dict,
     ) -> None:
         self._catalogue = catalogue
         self._fleet = fleet
         self._clock = clock
         self._spend = spend
+        self._believer = Believer(quality)
+        self._sessions: OrderedDict[str, str] = OrderedDict()
         self._offered: Catalogue = EMPTY
         self._day = 0
         self._offers: tuple[Offer, ...] = ()
@@ -82,35 +91,63 @@ class Router:
         policy, tenant = catalogue.policy_of(envelope.tenant), catalogue.tenants.get(envelope.tenant)
         assert task.features is not None, "only a failed task has no features"
         assert task.chat is not None, "only a failed task has no chat"
-        now_ms = self._clock.now_ms()
+        chat, seen, now_ms = task.chat, task.features, self._clock.now_ms()
+        request = Request(envelope.request_id, envelope.lane, envelope.tenant)
+        options = self._options_now(catalogue, now_ms)
         account = standing(envelope.tenant, tenant, self._spend().get(envelope.tenant), now_ms)
         left_microusd, budget_field = budget_left(envelope.budget_microusd, envelope.spent_microusd, account)
+        beliefs = self._believer.beliefs(self._offers, chat, seen, envelope.tenant, now_ms)
+        terms = terms_of(policy, account, chat, seen, request, beliefs, self._session_model(envelope.tenant, chat))
         limits = Limits(
-            quality_min=0.0 if account.is_near else quality_min_of(policy, task.features.complexity),
+            quality_min=terms.quality_min,
             time_left_ms=envelope.deadline_ms - now_ms,
             now_ms=now_ms,
             candidates_max=policy.candidates_max,
             budget_left_microusd=left_microusd,
             budget_field=budget_field,
             allowed=tenant.models if tenant else (),
-            pinned=task.chat.model,
+            pinned=chat.model,
             stronger_than=tried,
-            certified_for=certified_for(policy.require_certified, task.features),
+            certified_for=certified_for(policy.require_certified, seen),
+            denied=(*policy.deny, *chat.deny),
+            max_price=chat.max_price,
+            lane=envelope.lane,
+            terms=replace(terms, explore=0.0, lead="") if tried else terms,
         )
         if limits.time_left_ms <= 0:
             decision = Decision((), (), "the deadline has passed", _LATE)
         else:
-            decision = decide(task.features, self._options_now(catalogue, now_ms), limits)
+            decision = decide(seen, options, limits)
+            self._remember(envelope.tenant, chat, decision)
         why = Why(
             policy=tenant.policy if tenant else "default",
             rule=decision.rule + (f"; {account.field} is nearly spent" if account.is_near else ""),
             config_version=catalogue.version,
             quality_min=limits.quality_min,
-            domain=task.features.domain,
-            complexity=task.features.complexity,
+            domain=seen.domain,
+            complexity=seen.complexity,
             excluded=decision.excluded,
+            mode=terms.mode,
+            price=account.price,
+            propensity=round(decision.ranked.propensity, 6),
+            explored=decision.ranked.explored,
+            split=terms.lead,
+            shadow="" if tried else shadow_of(policy, request),
+            scores=scores_of(decision.ranked, beliefs),
         )
         return decision, policy, why
+
+    def _session_model(self, tenant: str, chat: Chat) -> str:
+        """Whose prompt cache holds the session's earlier messages, as far as this replica has planned them."""
+        return self._sessions.get(f"{tenant}/{chat.session}", "") if chat.session else ""
+
+    def _remember(self, tenant: str, chat: Chat, decision: Decision) -> None:
+        if not chat.session or not decision.candidates:
+            return
+        self._sessions[f"{tenant}/{chat.session}"] = decision.candidates[0].model
+        self._sessions.move_to_end(f"{tenant}/{chat.session}")
+        if len(self._sessions) > SESSIONS_MAX:
+            self._sessions.popitem(last=False)
 
     def _options_now(self, catalogue: Catalogue, now_ms: int) -> list[Option]:
         """Made again only after an apply, on a new day with its prices, or when the fleet changed.

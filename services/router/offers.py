@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
-from schemas.config import Model, Prices
-from schemas.fleet import Circuit, FleetEntry
+from schemas.config import Model, Prices, Rates
+from schemas.fleet import Circuit, FleetEntry, Window
 from shared.catalogue import Catalogue
 from shared.prices import dearest, prices_at, rates_for
 
@@ -21,6 +21,10 @@ TOKENS_IN_SAFETY_PERCENT = 250
 tokenisers differ. Input is the cheap side, so the wide margin costs a request little of its budget."""
 
 WINDOW_S = 60
+FAILING_PRIOR = 0.02
+FAILING_LEAN = 20
+"""Calls that the prior counts for: as many as a window needs before it says more than that."""
+
 CALLS_MIN = 5
 """A p95 of fewer calls says nothing; such a backend's latency counts as unknown."""
 
@@ -36,6 +40,7 @@ class Tariff:
     above_tokens: int
     input_mean: int
     output_mean: int
+    cached_mean: int
     input_max: int
     output_max: int
 
@@ -59,11 +64,16 @@ class Offer:
         """Output tokens one call may yield: the executor never asks for more."""
         return min(allowed, self.output_tokens_max)
 
-    def cost_microusd(self, tokens_in: int, tokens_out: int) -> int:
-        """Expected cost of one call, rounded half up. What a provider's cache would save is not expected."""
+    def cost_microusd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
+        """Expected cost of one call, rounded half up. `tokens_cached`: input a provider's cache is expected to hold."""
         tariff = self._tariff(tokens_in)
         tokens_out = self.tokens_out_max(tokens_out)
-        return (tokens_in * tariff.input_mean + tokens_out * tariff.output_mean + PICO // 2) // PICO
+        exact = (tokens_in - tokens_cached) * tariff.input_mean + tokens_cached * tariff.cached_mean
+        return (exact + tokens_out * tariff.output_mean + PICO // 2) // PICO
+
+    def charges_at_most(self, input_usd: float, output_usd: float) -> bool:
+        """Whether its mean prices, USD per million tokens of a short call, are within these."""
+        return self.tariffs[0].input_mean <= input_usd * PICO and self.tariffs[0].output_mean <= output_usd * PICO
 
     def cost_max_microusd(self, tokens_in: int, tokens_out_max: int) -> int:
         """No honest provider charges more for one call: see TOKENS_IN_SAFETY_PERCENT. Rounded up."""
@@ -83,14 +93,18 @@ class Offer:
 class Option:
     """An offer at this moment. `usable`: backends that may be called; `firm`: one of them at once, and not as a probe.
 
-    `latency_ms` is the lowest p95 among them, 0 when none has one; `untried`: one of them has no figure yet. `gated`: those
-    that must not be called before a time. `open`: others whose circuit is open, with the earliest time of a probe.
+    `latency_ms` is the lowest p95 among them, 0 when none has one, `p50_ms` and `p99_ms` are that backend's; `failing`: the
+    share of calls that fail at the best of them, leaning on FAILING_PRIOR; `untried`: one of them has no figure yet. `gated`:
+    those that must not be called before a time. `open`: others whose circuit is open, with the earliest time of a probe.
     """
 
     offer: Offer
     usable: tuple[str, ...]
     firm: bool = True
     latency_ms: int = 0
+    p50_ms: int = 0
+    p99_ms: int = 0
+    failing: float = 0.0
     untried: bool = False
     gated: tuple[tuple[str, int], ...] = ()
     open: tuple[tuple[str, int], ...] = ()
@@ -149,12 +163,17 @@ def _tariffs(prices: Sequence[Prices], shares: Sequence[Decimal]) -> tuple[Tarif
             Tariff(
                 above_tokens=above_tokens,
                 input_mean=_pico(sum((rate.input * share for rate, share in zip(rates, shares, strict=True)), Decimal(0))),
+                cached_mean=_pico(sum((_cached(rate) * share for rate, share in zip(rates, shares, strict=True)), Decimal(0))),
                 output_mean=_pico(sum((rate.output * share for rate, share in zip(rates, shares, strict=True)), Decimal(0))),
                 input_max=max([_pico(rate_in) for rate_in, _ in most] + [tariff.input_max for tariff in below], default=0),
                 output_max=max([_pico(rate_out) for _, rate_out in most] + [tariff.output_max for tariff in below], default=0),
             )
         )
     return tuple(tariffs)
+
+
+def _cached(rates: Rates) -> Decimal:
+    return rates.input if rates.cached_input is None else rates.cached_input
 
 
 def _pico(microusd: Decimal) -> int:
@@ -164,12 +183,13 @@ def _pico(microusd: Decimal) -> int:
 def _option(offer: Offer, fleet: Mapping[str, FleetEntry]) -> Option:
     usable, gated, opened = [], [], []
     firm = False
-    latencies: list[int] = []
+    windows: list[Window | None] = []
     for name in offer.backends:
         entry = fleet.get(name)
         if entry is None:
             firm = True
             usable.append(name)
+            windows.append(None)
             continue
         gate_ms = entry.gate.until_ms if entry.gate else 0
         if entry.circuit is Circuit.OPEN:
@@ -179,22 +199,32 @@ def _option(offer: Offer, fleet: Mapping[str, FleetEntry]) -> Option:
         usable.append(name)
         if gate_ms:
             gated.append((name, gate_ms))
-        latency_ms = _p95_ms(entry)
-        if latency_ms is not None:
-            latencies.append(latency_ms)
+        windows.append(_window(entry))
+    timed = [window for window in windows if window and window.calls - window.failed >= CALLS_MIN]
+    best = min(timed, key=lambda window: window.p95_ms, default=_NO_WINDOW)
     return Option(
         offer,
         tuple(usable),
         firm=firm,
-        latency_ms=min(latencies, default=0),
-        untried=len(latencies) < len(usable),
+        latency_ms=round(best.p95_ms),
+        p50_ms=round(best.p50_ms),
+        p99_ms=round(best.p99_ms),
+        failing=min((_failing(window) for window in windows), default=FAILING_PRIOR),
+        untried=len(timed) < len(usable),
         gated=tuple(gated),
         open=tuple(opened),
     )
 
 
-def _p95_ms(entry: FleetEntry) -> int | None:
-    for window in entry.windows:
-        if window.seconds == WINDOW_S:
-            return round(window.p95_ms) if window.calls - window.failed >= CALLS_MIN else None
-    return None
+_NO_WINDOW = Window(seconds=WINDOW_S)
+
+
+def _window(entry: FleetEntry) -> Window | None:
+    return next((window for window in entry.windows if window.seconds == WINDOW_S), None)
+
+
+def _failing(window: Window | None) -> float:
+    """Share of calls that fail, (failed + κ·prior)/(calls + κ): no calls are not no failures."""
+    if window is None:
+        return FAILING_PRIOR
+    return (window.failed + FAILING_LEAN * FAILING_PRIOR) / (window.calls + FAILING_LEAN)

@@ -127,7 +127,13 @@ def test_nothing_of_what_the_openai_client_usually_sends_is_lost() -> None:
     }
     chat = task_of(**same, max_completion_tokens=9, logprobs=True, top_logprobs=3, prompt_cache_key="s").chat
     assert chat is not None
-    assert chat.model_dump(mode="json", exclude_none=True) == same | {"max_tokens": 9, "logprobs": 3, "session": "s"}
+    assert chat.model_dump(mode="json", exclude_none=True) == same | {
+            "max_tokens": 9,
+            "logprobs": 3,
+            "session": "s",
+            "models": [],
+            "deny": [],
+        }
 
 
 def test_null_fields_as_clients_send_them_are_as_if_they_were_not_there() -> None:
