@@ -232,8 +232,7 @@ class Backends:
 
     def _succeeded(self, begun: Begun, local: Local, latency_ms: float, reply: Reply, now_ms: int) -> None:
         pace = pace_ms(latency_ms, reply.usage.tokens_out if reply.usage else 0)
-        local.observe(pace, now_ms)
-        local.gradient.observe(pace, begun.in_flight, now_ms)
+        local.answered(pace, latency_ms, begun.in_flight, now_ms)
         is_retry = begun.call.kind is AttemptKind.RETRY
         local.tokens.refund(is_retry, begun.retry)
         self._tokens.refund(is_retry, begun.retry)
@@ -280,7 +279,7 @@ class Backends:
 
     def places(self) -> list[tuple[str, int, int]]:
         """Of each backend called from here: its name, how many calls may be on their way now, how many are."""
-        return [(name, local.gradient.limit, local.in_flight) for name, local in self._locals.items()]
+        return [(name, local.limit, local.in_flight) for name, local in self._locals.items()]
 
     def take(self) -> list[Observation]:
         """What is to be reported now: deltas, and signs of life where the fleet shares something out."""

@@ -49,12 +49,12 @@ class Gradient:
 
     __slots__ = (
         "_beside", "_calm", "_dip_at_ms", "_dip_until_ms", "_dips", "_floor_ms", "_floors", "_high", "_high_in_flight", "_limit",
-        "_limit_max", "_limit_min", "_low", "_low_need", "_measure_at_ms", "_places", "_quiet_until_ms",
+        "limit_max", "_limit_min", "_low", "_low_need", "_measure_at_ms", "_places", "_quiet_until_ms",
         "_round_trip_ms", "_since_ms", "_starts",
     )
 
     def __init__(self, limit_max: int, initial: int = 20, limit_min: int = 2) -> None:
-        self._limit_max = max(limit_max, limit_min)
+        self.limit_max = max(limit_max, limit_min)
         self._limit_min = limit_min
         self._floor_ms = 0.0            # 0: never measured
         self._floors = 0                # measurements in a row that agree; 0: the true floor may lie deeper
@@ -87,7 +87,7 @@ class Gradient:
 
     def set_max(self, limit_max: int) -> None:
         """The configuration changed."""
-        self._limit_max = max(limit_max, self._limit_min)
+        self.limit_max = max(limit_max, self._limit_min)
         self._set(self._places)
         self._calm = min(self._calm, self._limit)
 
@@ -216,9 +216,9 @@ class Gradient:
         self._low_need = max(CALM_MIN, min(CALM_MAX, self._calm))
 
     def _set(self, places: float) -> None:
-        self._places = max(1.0, min(float(self._limit_max), places))
+        self._places = max(1.0, min(float(self.limit_max), places))
         root = sqrt(self._places)
-        self._limit = max(self._limit_min, min(self._limit_max, int(TOLERANCE * self._places + root)))
+        self._limit = max(self._limit_min, min(self.limit_max, int(TOLERANCE * self._places + root)))
         self._beside = min(self._limit, int(self._places + BESIDE_ROOT * root + 0.5))
 
 

@@ -21,6 +21,10 @@ PACE_MS_MIN, PACE_MS_MAX = 0.01, 2_000.0
 PACE_PART = 0.2
 PACE_OF_FAILURE = 4
 """A call that failed counts as this many times slower than usual: a backend that fails quickly must not look quick."""
+BEARABLE_MS = 1_000
+"""A queue at a backend that ends within this is no harm where nobody is let pass. Without it a model that answers in
+milliseconds would be judged by the moods of this machine, and few calls under way cost all stages several times the CPU."""
+BEARABLE_PART = 0.1                     # of each call, in the running mean
 BESIDE_MS = 60_000
 """How long after an interactive plan came by the lower lanes leave no queue at the backend: the next one may come any time."""
 UNKNOWN_GATE_MS = 10_000
@@ -32,6 +36,7 @@ class Local:
     """Mutable; one per backend. `pace_ms` is milliseconds per unit of answer (see `shared.delta.pace_ms`)."""
 
     gradient: Gradient
+    bearable: float = 0.0               # calls that could be at the backend, each over within BEARABLE_MS; Little's law
     quota: Quota = field(default_factory=Quota)
     tokens: RetryTokens = field(default_factory=RetryTokens)
     in_flight: int = 0
@@ -62,6 +67,13 @@ class Local:
         known_ms = self._faded(now_ms) if self.pace_ms or self.pace_usual_ms else pace_ms
         self.pace_ms = min(known_ms ** (1 - PACE_PART) * max(pace_ms, PACE_MS_MIN) ** PACE_PART, PACE_MS_MAX)
         self.pace_at_ms = now_ms
+
+    def answered(self, pace_ms: float, latency_ms: float, in_flight: int, now_ms: int) -> None:
+        """Learn from a call that succeeded; `in_flight` were at the backend when it was sent, itself included."""
+        self.observe(pace_ms, now_ms)
+        self.gradient.observe(pace_ms, in_flight, now_ms)
+        bearable = min(BEARABLE_MS * in_flight / max(latency_ms, 1.0), self.gradient.limit_max)
+        self.bearable += BEARABLE_PART * (bearable - self.bearable)
 
     def _faded(self, now_ms: int) -> float:
         """What is above the fleet's figure fades by itself: one bad call must not keep a backend idle, and so unmeasured."""
@@ -111,14 +123,22 @@ class Local:
     def lanes_let_in(self, now_ms: int) -> int:
         """How many lanes, from the highest, have a free place within the adaptive limit, which a recovering backend has only
         its share of. Beside interactive calls the others leave no queue at the backend, for that queue knows no lanes."""
-        share = 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
-        if not self._is_below(max(1, int(self.gradient.limit * share))):
+        if not self._is_below(self.limit):
             return 0
         beside = self.gradient.limit_beside
         if beside == self.gradient.limit or now_ms - self.interactive_at_ms >= BESIDE_MS:
             return len(LANES)
         # Here what is being written down counts: it would queue at the backend a moment later.
-        return len(LANES) if self.in_flight < max(1, int(beside * share)) else LANES.index(Lane.INTERACTIVE) + 1
+        return len(LANES) if self.in_flight < max(1, int(beside * self._share)) else LANES.index(Lane.INTERACTIVE) + 1
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be at the backend at once, from here."""
+        return max(1, int(max(self.gradient.limit, self.bearable) * self._share))
+
+    @property
+    def _share(self) -> float:
+        return 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
 
     def _is_below(self, limit: int) -> bool:
         """What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again

@@ -356,6 +356,17 @@ def test_a_call_that_is_being_written_down_takes_no_place_at_the_backend() -> No
     assert (local.in_flight, local.writing) == (0, 0)
 
 
+def test_a_quick_backend_may_have_as_many_calls_as_end_within_a_second_and_a_slow_one_keeps_to_its_limit() -> None:
+    fleet = Fleet()
+    for _ in range(60):
+        fleet.call("a", latency_ms=20.0)      # one at a time: fifty a second
+        fleet.call("b", latency_ms=2_000.0)
+    quick, slow = fleet.backends.local("a"), fleet.backends.local("b")
+    assert 45 <= quick.limit <= 50
+    assert quick.limit > quick.gradient.limit
+    assert slow.limit == slow.gradient.limit
+
+
 def test_a_call_that_was_cut_before_it_was_sent_is_not_counted_any_more() -> None:
     fleet = Fleet()
     begun = fleet.backends.begin(Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True), a_plan(), has_place=False)
