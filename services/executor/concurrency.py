@@ -48,9 +48,26 @@ class Gradient:
     """
 
     __slots__ = (
-        "_beside", "_calm", "_dip_at_ms", "_dip_until_ms", "_dips", "_floor_ms", "_floors", "_high", "_high_in_flight", "_limit",
-        "limit_max", "_limit_min", "_low", "_low_need", "_measure_at_ms", "_places", "_quiet_until_ms",
-        "_round_trip_ms", "_since_ms", "_starts",
+        "_beside",
+        "_calm",
+        "_dip_at_ms",
+        "_dip_until_ms",
+        "_dips",
+        "_floor_ms",
+        "_floors",
+        "_high",
+        "_high_in_flight",
+        "_limit",
+        "_limit_min",
+        "_low",
+        "_low_need",
+        "_measure_at_ms",
+        "_places",
+        "_quiet_until_ms",
+        "_round_trip_ms",
+        "_since_ms",
+        "_starts",
+        "limit_max",
     )
 
     def __init__(self, limit_max: int, initial: int = 20, limit_min: int = 2) -> None:
