@@ -35,6 +35,8 @@ class Work:
     accepted_ms: int = 0
     unacknowledged: int = 0
     envelope: Any = None
+    context: Any = None                                # of a record that is held
+    until_ms: int | None = None
     held: "list[Work]" = field(default_factory=list)   # open records that finish together with this one
 
 

@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 REJECTS_WINDOW = 200
 REJECTS_MIN = 20
 RETRY_PAUSE_S = 0.2
+NEVER_MS = 1 << 62
 HOLD_GRACE_MS = 10_000
 """A held record is released this long after its deadline: its continuation must have come, or been lost to a bug."""
 
@@ -48,14 +49,24 @@ _Key = tuple[Partition, str]
 
 @dataclass(slots=True)
 class _Line:
-    """Records of one key: at most one is being handled, the rest wait; while some are held only their request passes."""
+    """Records of one key: one is being handled, the rest wait; while some are held only their request passes.
 
-    running: Work | None = None
+    Where `siblings` may run side by side, one request's different records do; the same record twice does not.
+    """
+
+    siblings: bool = False
+    running: list[Work] = field(default_factory=list)
     held: list[Work] = field(default_factory=list)
     waiting: "deque[tuple[Work, Any, Context]]" = field(default_factory=deque)
 
     def admits(self, work: Work) -> bool:
-        return self.running is None and (not self.held or self.held[0].request_id == work.request_id)
+        if self.held and self.held[0].request_id != work.request_id:
+            return False
+        return not self.running or (self.siblings and all(_are_siblings(each, work) for each in self.running))
+
+
+def _are_siblings(one: Work, other: Work) -> bool:
+    return one.request_id == other.request_id and one.envelope.id != other.envelope.id
 
 
 class Dispatcher:
@@ -79,6 +90,7 @@ class Dispatcher:
         self._lost = lost
         self._tries_max = tries_max
         self._raw: bool = getattr(handler, "raw", False)
+        self._siblings: bool = getattr(handler, "side_by_side", False)
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
         self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
         self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
@@ -86,6 +98,7 @@ class Dispatcher:
         self._verdicts: deque[bool] = deque(maxlen=REJECTS_WINDOW)
         self._handle_seconds = metrics.HANDLE_SECONDS.labels(stage=stage.name)
         self._emitted = 0
+        self._due_ms = NEVER_MS
         self.delivery: Delivery
         self.end_to_end = metrics.END_TO_END_SECONDS.labels(stage=stage.name)
         self.in_flight = 0
@@ -132,7 +145,7 @@ class Dispatcher:
 
     def _spawn(self, work: Work, subject: Any, context: Context, pending: Awaitable[Outcome]) -> None:
         if work.key:
-            self._lines.setdefault((work.partition, work.key), _Line()).running = work
+            self._lines.setdefault((work.partition, work.key), _Line(self._siblings)).running.append(work)
         self.running += 1
         task = asyncio.create_task(self._run(work, subject, context, pending))
         work.progress.tasks.add(task)
@@ -142,7 +155,16 @@ class Dispatcher:
         self.running -= 1
         work.progress.tasks.discard(task)
 
+    def _beside(self, subject: Any, context: Context) -> Context:
+        """With the records of its request that are held open."""
+        line = self._lines.get((context.record.source, subject.key)) if isinstance(subject, Envelope) else None
+        if line is None or not line.held or line.held[0].request_id != subject.request_id:
+            return context
+        return replace(context, held=tuple((work.envelope, work.context.record) for work in line.held))
+
     def _decide(self, subject: Any, context: Context) -> Outcome | Awaitable[Outcome]:
+        if self._lines:
+            context = self._beside(subject, context)
         if isinstance(subject, UndecodableError):
             return self._undecodable(context.record)
         if not self._raw and not self._expires_itself and isinstance(subject, Envelope):
@@ -167,7 +189,7 @@ class Dispatcher:
             await self._conclude(work, outcome, context)
             if work.key:
                 key = (work.partition, work.key)
-                self._lines[key].running = None
+                self._lines[key].running.remove(work)
                 await self._advance(key)
         except asyncio.CancelledError:
             if not work.progress.abandoned:
@@ -230,7 +252,9 @@ class Dispatcher:
         if self._lines and work.key:
             line = self._lines.get((work.partition, work.key))
             if line is not None and line.held and line.held[0].request_id == work.request_id:
-                work.held, line.held = line.held, []
+                releases = None if isinstance(outcome, Reject) else outcome.releases
+                work.held = [each for each in line.held if releases is None or each.offset in releases]
+                line.held = [each for each in line.held if each not in work.held]
         await self.delivery.deliver(work, outputs)
 
     async def _encoded(self, work: Work, outs: tuple[Out, ...], context: Context) -> list[Output]:
@@ -261,8 +285,11 @@ class Dispatcher:
         return next((self._writer.output(each, context.trace) for each in instead), None)
 
     async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
-        line = self._lines.setdefault((work.partition, work.key), _Line())
+        line = self._lines.setdefault((work.partition, work.key), _Line(self._siblings))
         line.held.append(work)
+        work.context, work.until_ms = context, outcome.until_ms
+        if outcome.until_ms is not None:
+            self._due_ms = min(self._due_ms, outcome.until_ms)
         for output in await self._encoded(work, outcome.outputs, context):
             (await self._writer.send_raw(output)).add_done_callback(self._sent_beside)
 
@@ -274,7 +301,7 @@ class Dispatcher:
     async def _advance(self, key: _Key) -> None:
         """Start whatever of this key may go next."""
         line = self._lines.get(key)
-        while line is not None and line.running is None and line.waiting and not self.holding_back:
+        while line is not None and line.waiting and not self.holding_back:
             chosen = next((item for item in line.waiting if line.admits(item[0])), None)
             if chosen is None:
                 return
@@ -283,9 +310,9 @@ class Dispatcher:
             outcome = self._decide(subject, context)
             if isawaitable(outcome):
                 self._spawn(work, subject, context, outcome)
-                return
+                continue
             await self._conclude(work, outcome, context)
-        if line is not None and line.running is None and not line.held and not line.waiting:
+        if line is not None and not line.running and not line.held and not line.waiting:
             self._lines.pop(key, None)
 
     @property
@@ -299,11 +326,25 @@ class Dispatcher:
         for key in list(self._lines):
             await self._advance(key)
 
+    async def look_again(self) -> None:
+        """Handle held records whose time has come once more."""
+        now_ms = self._clock.now_ms()
+        if self._due_ms > now_ms or self.holding_back:
+            return
+        lines = [line for line in self._lines.values() if not line.running]
+        for line in lines:
+            for work in [each for each in line.held if each.until_ms is not None and each.until_ms <= now_ms]:
+                if work in line.held and not line.running:   # an earlier one may have released it
+                    line.held.remove(work)
+                    await self._start(work, work.envelope, work.context)
+        waits = [each.until_ms for line in self._lines.values() for each in line.held if each.until_ms is not None]
+        self._due_ms = min(waits, default=NEVER_MS)
+
     async def release_overdue(self) -> None:
         """End holds whose continuation never came: the request has long expired, and later ones must not wait."""
         now_ms = self._clock.now_ms()
         for key, line in list(self._lines.items()):
-            if line.running is None and line.held and line.held[0].deadline_ms + HOLD_GRACE_MS < now_ms:
+            if not line.running and line.held and _is_overdue(line.held[0], now_ms):
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
                 first, *rest = line.held
                 first.held, line.held = rest, []
@@ -338,6 +379,10 @@ class Dispatcher:
                     f"{self._stage.name}: {rejects} of the last {len(self._verdicts)} records were rejected; "
                     "stopping before the topic is drained. Fix the cause (baton redrive replays dead letters), restart"
                 )
+
+
+def _is_overdue(work: Work, now_ms: int) -> bool:
+    return work.until_ms is None and work.deadline_ms + HOLD_GRACE_MS < now_ms
 
 
 def _trace_of(record: Record) -> Headers:

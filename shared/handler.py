@@ -43,6 +43,7 @@ class Context:
     ledger: Ledger
     check_alive: Callable[[], None]   # raises FrozenError when this process stood still past its session timeout
     parking: Parking = field(default_factory=Parking)
+    held: tuple[tuple[Envelope[Any], Record], ...] = ()   # the open records of the same request, oldest first
 
     @contextmanager
     def parked(self) -> Iterator[None]:

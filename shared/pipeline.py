@@ -7,6 +7,7 @@ a crash wants the same steps under the same paths. A path names a node from the 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 from schemas.messages import Failure, Reason, Slip, Yield
@@ -20,6 +21,14 @@ FATAL = frozenset({Reason.OVER_BUDGET})
 """Failures of a branch that no other branch can mend: the money is the whole request's."""
 FUTILE = FATAL | {Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
 """Failures that another turn of a loop would only meet again."""
+
+
+DECIDED = 0
+"""In place of the time of a limit, for the reader of branches: they have been waited for, whatever a clock says."""
+
+MESSAGE_CHARS_MAX = 300
+GRACE_MS = 50
+"""After a limit, for ends that are in the log or on their way to it: a hop takes some 3 ms, behind a busy broker tens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +151,22 @@ def is_below(path: str, above: str) -> bool:
     return path == above or path.startswith(f"{above}.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Race:
+    """Branches by number: who came until it was decided, and who of them succeeded; or why too few did."""
+
+    came: list[int]
+    passed: list[int]
+    failure: Failure | None = None
+
+
 class _Reader:
     """One reading. Each method returns how its node ended, or the steps that it wants."""
 
     def __init__(self, arrived: Mapping[str, Arrived], now_ms: int) -> None:
         self._arrived = arrived
         self._now_ms = now_ms
+        self._timed: dict[str, float] = {}
         self.decided: dict[str, tuple[str, ...]] = {}
 
     def node(self, node: Node, path: str, frame: Frame) -> _Found:
@@ -213,49 +232,66 @@ class _Reader:
 
     def _parallel(self, parallel: Parallel, path: str, frame: Frame) -> _Found:
         count = len(parallel.branches)
-        until_ms = frame.until_ms.get(path, self._now_ms + parallel.limit_ms) if parallel.limit_ms is not None else None
+        until_ms = frame.until_ms.get(path, None if parallel.limit_ms is None else self._now_ms + parallel.limit_ms)
         inner = frame.share(count + (parallel.reader is not None))
         if until_ms is not None:
             limits = {**frame.until_ms, path: until_ms}
             inner = replace(inner, until_ms=limits, deadline_ms=min(frame.deadline_ms, until_ms))
         found = [self.node(branch, f"{path}.{n}", inner) for n, branch in enumerate(parallel.branches)]
         ended = {n: yielded for n, (yielded, _) in enumerate(found) if yielded is not None}
-        chosen = self._chosen(parallel, path, ended, until_ms)
-        if chosen is None:
+        race = self._race(parallel, path, ended, until_ms)
+        if race is None:
             return None, tuple(want for yielded, wants in found if yielded is None for want in wants)
-        self.decided[path] = tuple(f"{path}.{n}" for n in range(count) if n not in ended)
-        parts = list(ended.values())
-        if isinstance(chosen, Failure):
-            return _whole(path, _best(parts, path).model_copy(update={"failure": chosen}), parts), ()
+        self.decided[path] = tuple(f"{path}.{n}" for n in range(count) if n not in race.came)
+        parts = [ended[n] for n in sorted(race.came)]
+        if race.failure is not None:
+            return _whole(path, _best(parts, path).model_copy(update={"failure": race.failure}), parts), ()
+        chosen = [ended[n] for n in sorted(race.passed)]
         if parallel.reader is None:
             return _whole(path, merged(parallel.merge, chosen), parts), ()
         reading = frame.after(*parts).seeing(branches=[Output(each.text) for each in chosen])
-        if until_ms is not None:
-            reading = replace(reading, until_ms={**frame.until_ms, path: until_ms})
+        reading = replace(reading, until_ms={**frame.until_ms, path: DECIDED})
         yielded, wants = self.node(Node(step=parallel.reader), f"{path}.{count}", reading)
         return (None if yielded is None else _whole(path, yielded, [*parts, yielded])), wants
 
-    def _chosen(
+    def _race(
         self, parallel: Parallel, path: str, ended: Mapping[int, Yield], until_ms: int | None
-    ) -> list[Yield] | Failure | None:
-        """The branches that count, in their order; a failure where too few can succeed; None to wait.
+    ) -> "_Race | None":
+        """Who has come when it is decided, and what is decided; None to wait.
 
-        Without a limit the first ones that make the quorum count. Within a limit every branch may still come.
+        One branch after the other comes in, as the log says. Without a limit the first ones that make the quorum count;
+        within a limit every branch may still come.
         """
-        fatal = next((each.failure for each in ended.values() if each.failure and each.failure.reason in FATAL), None)
-        if fatal is not None:
-            return fatal
-        came = {n: self._arrival(f"{path}.{n}") for n in ended}
-        passed = [n for n in sorted(ended, key=lambda n: (came[n][0], n))
-                  if ended[n].failure is None and (until_ms is None or came[n][1] <= until_ms)]
-        count, needed = len(parallel.branches), parallel.needed
-        is_over = len(ended) == count or (until_ms is not None and self._now_ms >= until_ms)
-        if len(passed) >= needed and (until_ms is None or parallel.merge == "first" or is_over):
-            counted = passed if until_ms is not None and parallel.merge != "first" else passed[:needed]
-            return [ended[n] for n in sorted(counted)]
-        if is_over or count - (len(ended) - len(passed)) < needed:
-            return _too_few(ended, len(passed), needed)
-        return None
+        if until_ms == DECIDED:
+            return _Race(list(ended), [n for n in ended if ended[n].failure is None])
+        last_ms = self._last_ms(path, until_ms)
+        arrivals = {n: self._arrival(f"{path}.{n}") for n in ended}
+        count, needed, patient = len(parallel.branches), parallel.needed, until_ms is not None and parallel.merge != "first"
+        came: list[int] = []
+        passed: list[int] = []
+        for n in sorted(ended, key=lambda n: (*arrivals[n], n)):
+            if arrivals[n][0] > last_ms:
+                break
+            came.append(n)
+            failure = ended[n].failure
+            if failure is None:
+                passed.append(n)
+            elif failure.reason in FATAL:
+                return _Race(came, passed, failure)
+            if len(passed) >= needed and (not patient or len(came) == count):
+                return _Race(came, passed)
+            if count - (len(came) - len(passed)) < needed:
+                return _Race(came, passed, _too_few(ended, came, passed, needed))
+        if self._now_ms <= last_ms:
+            return None
+        self._timed[path] = last_ms
+        return _Race(came, passed, _too_few(ended, came, passed, needed) if len(passed) < needed else None)
+
+    def _last_ms(self, path: str, until_ms: int | None) -> float:
+        """After which no branch counts. Time alone decides only where something of the branches is at hand: else they may be
+        over long since."""
+        has_any = any(path != at and is_below(at, path) for at in self._arrived)
+        return until_ms + GRACE_MS if until_ms is not None and has_any else inf
 
     def _map(self, spec: Map, path: str, frame: Frame) -> _Found:
         items = _items(spec, frame.values)
@@ -265,22 +301,25 @@ class _Reader:
             return Yield(path=path, text="[]"), ()
         inner = frame.share(len(items))
         found = [self.node(spec.body, f"{path}.{n}", inner.seeing(item=item, index=n)) for n, item in enumerate(items)]
-        parts = [yielded for yielded, _ in found if yielded is not None]
-        failed = next((part for part in parts if part.failure is not None), None)
-        if failed is None and len(parts) < len(items):
+        ended = {n: yielded for n, (yielded, _) in enumerate(found) if yielded is not None}
+        came = sorted(ended, key=lambda n: (*self._arrival(f"{path}.{n}"), n))
+        failed = next((n for n in came if ended[n].failure is not None), None)
+        if failed is None and len(came) < len(items):
             on_their_way = [wants for yielded, wants in found if yielded is None][: spec.width]
             return None, tuple(want for wants in on_their_way for want in wants)
-        self.decided[path] = tuple(f"{path}.{n}" for n, (yielded, _) in enumerate(found) if yielded is None)
+        self.decided[path] = tuple(f"{path}.{n}" for n in range(len(items)) if n not in ended)
         if failed is not None:
-            return _whole(path, failed, parts), ()
+            return _whole(path, ended[failed], [ended[n] for n in came[: came.index(failed) + 1]]), ()
+        parts = list(ended.values())
         models = "+".join(dict.fromkeys(part.model for part in parts if part.model))
         text = listed([part.text for part in parts])
         return _whole(path, Yield(path=path, text=text, model=models, score=min(part.score for part in parts)), parts), ()
 
-    def _arrival(self, part: str) -> tuple[int, int]:
-        """Offset and time of the record with which a part ended."""
-        records = [(each.offset, each.at_ms) for path, each in self._arrived.items() if is_below(path, part)]
-        return max(records, default=(-1, 0))
+    def _arrival(self, part: str) -> tuple[float, int]:
+        """Time and offset of the record with which a part ended, or the time that ended it."""
+        records: list[tuple[float, int]] = [(each.at_ms, each.offset) for at, each in self._arrived.items() if is_below(at, part)]
+        records += [(last_ms, 0) for at, last_ms in self._timed.items() if is_below(at, part)]
+        return max(records, default=(0, -1))
 
 
 def _items(spec: Map, values: Mapping[str, Any]) -> list[Any] | str:
@@ -302,11 +341,11 @@ def _criticism(loop: Loop, yielded: Yield) -> str:
     return yielded.criticism or (yielded.failure.message if yielded.failure else "")
 
 
-def _too_few(ended: Mapping[int, Yield], passed: int, needed: int) -> Failure:
-    first = next((each.failure for each in ended.values() if each.failure is not None), None)
-    why = f"; the first failure: {first.message}" if first else ""
+def _too_few(ended: Mapping[int, Yield], came: Sequence[int], passed: Sequence[int], needed: int) -> Failure:
+    first = next((failure for n in sorted(came) if (failure := ended[n].failure) is not None), None)
+    why = f"; the first failure: {first.message}" if first and first.message else ""
     reason = first.reason if first else Reason.DEADLINE_PASSED
-    return Failure(reason=reason, stage=STAGE, message=f"{passed} of {needed} branches succeeded{why}")
+    return Failure(reason=reason, stage=STAGE, message=f"{len(passed)} of {needed} branches succeeded{why}"[:MESSAGE_CHARS_MAX])
 
 
 def _best(parts: Sequence[Yield], path: str) -> Yield:

@@ -144,6 +144,7 @@ class Session:
     async def _tend(self) -> None:
         """Between two polls: back-pressure, commits, overdue holds, gauges."""
         self._balance()
+        await self._dispatcher.look_again()
         now_s = self._clock.monotonic_s()
         if now_s < self._commit_due_s:
             return
