@@ -176,6 +176,7 @@ class Reference(Fact):
     partition: int
     offset: int
     timestamp_ms: int
+    path: str = Field("", description="of the yield in that record; empty: the request")
 
 
 class Yield(Fact):

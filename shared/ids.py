@@ -17,16 +17,22 @@ def task_id(request_id: str) -> str:
     return f"{request_id}/task"
 
 
-def plan_id(request_id: str, number: int) -> str:
-    return f"{request_id}/plan/{number}"
+def plan_id(request_id: str, number: int, step: str = "") -> str:
+    """`step` is the path of a pipeline's step."""
+    return f"{request_id}/{step}/plan/{number}" if step else f"{request_id}/plan/{number}"
 
 
 def completion_id(plan: str) -> str:
     return f"{plan}/completion"
 
 
-def escalation_id(request_id: str, plan_number: int) -> str:
-    return f"{request_id}/escalation/{plan_number}"
+def escalation_id(request_id: str, plan_number: int, step: str = "") -> str:
+    return f"{request_id}/{step}/escalation/{plan_number}" if step else f"{request_id}/escalation/{plan_number}"
+
+
+def advance_id(request_id: str, path: str, what: str) -> str:
+    """Of an escalation that moves a pipeline on: after a step (`next`, `beside`), or after a join (`joined`)."""
+    return f"{request_id}/{path}/{what}"
 
 
 def verdict_id(request_id: str) -> str:

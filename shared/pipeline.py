@@ -108,9 +108,9 @@ def tree_text(tree: Node) -> str:
     return tree.model_dump_json(exclude_defaults=True)
 
 
-def read(tree: Node, arrived: Mapping[str, Arrived], frame: Frame, now_ms: int) -> Reading:
+def read(tree: Node, arrived: Mapping[str, Arrived | Yield], frame: Frame, now_ms: int) -> Reading:
     """What follows from what has arrived, by path. `frame` is the request's own: its values, budget and deadline."""
-    reader = _Reader(arrived, now_ms)
+    reader = _Reader({path: Arrived(each) if isinstance(each, Yield) else each for path, each in arrived.items()}, now_ms)
     ended, wants = reader.node(tree, ROOT, frame)
     return Reading(ended, () if ended is not None else wants, reader.decided)
 
@@ -140,6 +140,15 @@ def step_at(tree: Node, path: str) -> Step:
     if node.step is None:
         raise LookupError(path)
     return node.step
+
+
+def is_in_loop(tree: Node, path: str) -> bool:
+    node = tree
+    for number in path.split(".")[1:]:
+        if node.loop is not None:
+            return True
+        node = _part(node, int(number))
+    return False
 
 
 def _part(node: Node, number: int) -> Node:

@@ -111,6 +111,7 @@ def completion(
         quality_min=plan.why.quality_min if plan else 0.0,
         tried=plan.tried if plan else (),
         best=plan.best if plan else None,
+        slip=plan.slip if plan else None,
     )
     id, spent = ids.completion_id(envelope.id), spent_microusd(envelope, attempts)
     return Out(COMPLETIONS, envelope.forward(Envelope[Completion], id, payload, spent))

@@ -14,20 +14,22 @@ from schemas.messages import Failure, Plan
 from schemas.topology import ATTEMPTS
 from services.executor import books
 from services.executor.backends import Backends
+from services.executor.cancels import Cancels
 from services.executor.observe import Observer
 from services.executor.provider import Provider
 from services.executor.takeover import Takeover, orphaned
 from services.executor.transport import AiohttpTransport
-from services.executor.walk import Tools, Walk
+from services.executor.walk import GIVEN_UP, Tools, Walk
 from shared.config import resolve_secret
 from shared.handler import Context
-from shared.outcome import Drop, Out, Outcome
+from shared.outcome import Drop, Emit, Out, Outcome
 from shared.service import World
 
 
 class Executor:
     """The executor's handler. Must be made inside a running event loop."""
 
+    side_by_side = True     # steps of one request that its pipeline runs in parallel
     expires_itself = True   # an expired plan may have attempts that an earlier owner left open: they are closed first
 
     def __init__(
@@ -43,6 +45,7 @@ class Executor:
         self.backends = Backends(world.catalogue, world.fleet, world.instance, world.clock, provider.is_callable)
         self._observer = Observer(world.broker, self.backends, world.settings.observe_interval_ms)
         self._takeover = Takeover(world.broker)
+        self._cancels = Cancels()
         self._tools = Tools(self.backends, provider, self._takeover, world.catalogue, world.clock, draw, world.instance)
 
     async def start(self) -> None:
@@ -58,13 +61,20 @@ class Executor:
     async def handle(self, envelope: Envelope[Plan], context: Context) -> Outcome:
         """Walk one plan to its completion."""
         self._observer.check()
+        if envelope.payload.cancels:
+            self._cancels.cancel(envelope.request_id, envelope.payload.cancels)
+            return Drop("cancelled other steps")
         partition = context.record.partition
         if await self._takeover.is_completed(partition, envelope.id, envelope.accepted_ms):
             await self._close_orphans(envelope, context)
             self._takeover.close(envelope.id)
             return Drop("already completed")
         attempts = await self._close_orphans(envelope, context)
-        return await Walk(self._tools, envelope, context, attempts).run()
+        if self._cancels.is_cancelled(envelope):
+            return Emit(self.failed(envelope, GIVEN_UP))
+        walk = Walk(self._tools, envelope, context, attempts)
+        with self._cancels.under_way(envelope, walk):
+            return await walk.run()
 
     def failed(self, envelope: Envelope[Plan], failure: Failure) -> tuple[Out, ...]:
         """The completion of a plan that is not walked; attempts known to be left open are closed behind it."""

@@ -4,12 +4,13 @@ Every call is in the ledger before it is made. Nothing here judges an answer.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from schemas.envelope import Envelope
 from schemas.ledger import Attempt, AttemptKind, FailureClass
-from schemas.messages import Answer, Failure, Lane, Plan
+from schemas.messages import Answer, Failure, Lane, Plan, Reason
 from schemas.topology import ATTEMPTS
 from services.executor import books
 from services.executor.backends import Backends, Begun, tokens_of
@@ -25,6 +26,9 @@ from shared.errors import FrozenError
 from shared.handler import Context
 from shared.outcome import Emit, Out
 from shared.prices import prices_at
+
+T = TypeVar("T")
+GIVEN_UP = Failure(reason=Reason.CANCELLED, stage="executor", message="the pipeline went on without this step")
 
 STREAM_TOKENS_MIN = 512
 """Expected output from which a call is streamed, so that silence is noticed: some 5 to 10 s of most models. Reading a
@@ -70,16 +74,45 @@ class Walk:
         self._place: str | None = None             # a backend that has counted this plan in
         self._has_queued = False
         self._said = ""
+        self._given_up = False
+        self._cuttable: set[asyncio.Task[object]] = set()   # where a cancellation hits nothing but a call, or a wait
 
     async def run(self) -> Emit:
         """To the completion. Raises BrokerUnavailableError, FrozenError, and whatever ends the session."""
         try:
             return await self._steps()
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if not self._given_up or me is None or not me.uncancel() == 0:
+                raise
+            return await self._finish(failure=GIVEN_UP)
         finally:
             self._give_place_back()
 
+    def give_up(self) -> None:
+        """Nobody wants the answer any more: cut what is under way; its lines are closed, and the plan ends cancelled."""
+        self._given_up = True
+        for line in self._running:
+            self._abandoned.add(line.attempt_id)
+        for task in self._cuttable:
+            task.cancel()
+
+    async def _cut_short(self, pending: Awaitable[T]) -> T:
+        """Await something that `give_up` may cut."""
+        if self._plan.slip is None:
+            return await pending
+        me = asyncio.current_task()
+        assert me is not None, "walks run in tasks"
+        self._cuttable.add(me)
+        try:
+            return await pending
+        finally:
+            self._cuttable.discard(me)
+
     async def _steps(self) -> Emit:
         while True:
+            if self._given_up:
+                return await self._finish(failure=GIVEN_UP)
             now_ms = self._tools.clock.now_ms()
             attempt_id = self._next_id()
             options = self._tools.backends.options(self._plan, attempt_id, now_ms, self._place, self._policy.region, self._lane)
@@ -232,7 +265,10 @@ class Walk:
             await self._still_alive(line)
             tools.backends.sent(begun)
             is_sent, began_s = True, clock.monotonic_s()
-            reply = await self._reply(call, attempt_id, streamed, on_first_token)
+            if self._given_up:
+                reply = Reply(failure=FailureClass.CANCELLED, sent=False)
+            else:
+                reply = await self._cut_short(self._reply(call, attempt_id, streamed, on_first_token))
         except asyncio.CancelledError:
             me = asyncio.current_task()
             if attempt_id not in self._abandoned or me is None:

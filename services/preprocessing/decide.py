@@ -8,13 +8,17 @@ from typing import Any
 
 from schemas.messages import Chat, Failure, Reason, Task
 from services.preprocessing.body import Problems, read_chat
-from services.preprocessing.features import features, images_of, texts_of
+from services.preprocessing.features import features
+from shared.tokens import images_of, texts_of
 
 STAGE = "preprocessing"
 
 
-def decide(body: dict[str, Any], models: Container[str], prompt_bytes_max: int) -> Task:
-    """The task of a body. `models` is the catalogue; `prompt_bytes_max` counts texts, image URLs, tools and schema."""
+def decide(body: dict[str, Any], models: Container[str], prompt_bytes_max: int, pipelines: Container[str] = ()) -> Task:
+    """The task of a body. `models` and `pipelines` are the catalogue's.
+
+    `prompt_bytes_max` counts texts, image URLs, tools and schema.
+    """
     problems = Problems()
     chat = read_chat(body, problems)
     if chat is None:
@@ -24,7 +28,10 @@ def decide(body: dict[str, Any], models: Container[str], prompt_bytes_max: int) 
     size = problems.bytes_beside + _bytes_of(chat)
     if size > prompt_bytes_max:
         return rejected(Reason.TOO_LARGE, f"prompt: {size} bytes; the policy allows {prompt_bytes_max}, shorten or split it")
-    return Task(chat=chat, features=features(chat))
+    name = body.get("pipeline")
+    if name is not None and (not isinstance(name, str) or name not in pipelines):
+        return rejected(Reason.INVALID_REQUEST, "pipeline: not in the config; use one of baton.yaml's pipelines, or leave it out")
+    return Task(chat=chat, features=features(chat), pipeline=name)
 
 
 def rejected(reason: Reason, message: str) -> Task:

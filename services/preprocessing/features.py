@@ -7,8 +7,6 @@ at the end of the last user message.
 import re
 from typing import Any
 
-import orjson
-
 from schemas.messages import Chat, Features
 from services.preprocessing.subjects import SUBJECTS, SUBJECTS_OF
 from services.preprocessing.words import (
@@ -21,57 +19,38 @@ from services.preprocessing.words import (
     STRONG_CUES,
     WEIGHT_OF,
 )
+from shared.tokens import TOKENS_OUT_MAX, needs_of, texts_of, tokens_in
 
-IMAGE_TOKENS = 800
-"""Between the 85 of a low-detail image and the 1,536 patches at most of a high-detail one; providers differ."""
-MESSAGE_TOKENS = 4
-"""Role and separators of one message, as OpenAI's chat format counts them."""
-TOOL_TOKENS = 16
-"""What a provider writes around one tool's definition."""
-
-# Measured against the encodings cl100k_base and o200k_base on 450 English questions, mathematics and code, and on short
-# texts in 12 other languages. Tokens counted over tokens estimated: median 1.0, 95 % of the prompts below 1.55, the worst
-# (base64, emoji) 2.2. Scripts other than Latin are estimated up to three times too high for o200k_base. ASCII prose comes
-# to about 4 characters per token, Chinese and Japanese to 1 per token (1.5 where the vocabulary is large).
-_BYTES_PER_TOKEN_LETTERS = 4.6
-_BYTES_PER_TOKEN_SYMBOLS = 1.5
-_BYTES_PER_TOKEN_NOT_ASCII = 3.0
-_LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \n"
-_ASCII = bytes(range(128))
-
-TOKENS_OUT_MAX = 4096
-"""Of a caller who gives no max_tokens; a model's own output_tokens_max may be lower."""
 _TOKENS_OUT = {"code": 600, "maths": 500, "summarisation": 250, "extraction": 150}
 _TOKENS_OUT_ELSE = 300
 _DOMAIN_COMPLEXITY = {"maths": 0.30, "code": 0.25, "extraction": 0.05, "translation": 0.05}
 
 _HEAD_CHARS, _TAIL_CHARS, _SYSTEM_CHARS, _LANGUAGE_CHARS = 2_000, 500, 300, 500
 _ORDER_WORDS = 8
-_TEXTS = ("text", "refusal")
 _DIGITS = "0123456789"
 _FORMULA = re.compile(r"[\dx)](?: ?[+*^=×÷] ?| [-/] )[-(]?\d")
 _NOT_LATIN = re.compile(r"[\u0370-\U0010ffff]")
 
 
 def features(chat: Chat) -> Features:
-    """What the router decides by. Token counts are estimates; see the constants above for how far off they may be."""
+    """What the router decides by. Token counts are estimates; see `shared/tokens.py` for how far off they may be."""
     question, system = _question(chat.messages)
     words = words_of(_probe(question, system))
     distinct = set(words)
     domain = _domain(words, distinct, question[:_HEAD_CHARS])
-    tokens_in, tokens_earlier = _tokens_in(chat)
-    expected = tokens_in if domain == "translation" else _TOKENS_OUT.get(domain, _TOKENS_OUT_ELSE)
+    tokens, tokens_earlier = tokens_in(chat)
+    expected = tokens if domain == "translation" else _TOKENS_OUT.get(domain, _TOKENS_OUT_ELSE)
     tokens_out_max = chat.max_tokens or TOKENS_OUT_MAX
-    needs = _needs(chat)
+    needs = needs_of(chat)
     return Features(
-        tokens_in=tokens_in,
+        tokens_in=tokens,
         tokens_out=min(expected, tokens_out_max),
         tokens_out_max=tokens_out_max,
         needs=needs,
         language=_language(question[:_LANGUAGE_CHARS], words),
         domain=domain,
         tokens_earlier=tokens_earlier,
-        complexity=complexity(domain, tokens_in, distinct, len(chat.messages), len(needs)),
+        complexity=complexity(domain, tokens, distinct, len(chat.messages), len(needs)),
     )
 
 
@@ -93,73 +72,6 @@ def complexity(domain: str, tokens_in: int, words: set[str], messages: int, need
         + min(0.10, 0.05 * needs)
     )
     return round(min(1.0, value), 3)
-
-
-def tokens_of(text: str) -> float:
-    """Estimated tokens of a text. Linear, no loop in Python: 100 KB take well under a millisecond."""
-    raw = text.encode("utf-8", "surrogatepass")
-    rest = raw.translate(None, _LETTERS)
-    symbols = len(rest)
-    not_ascii = 0
-    if not text.isascii():
-        not_ascii = len(rest.translate(None, _ASCII))
-        symbols -= not_ascii
-    return (
-        (len(raw) - symbols - not_ascii) / _BYTES_PER_TOKEN_LETTERS
-        + symbols / _BYTES_PER_TOKEN_SYMBOLS
-        + not_ascii / _BYTES_PER_TOKEN_NOT_ASCII
-    )
-
-
-def texts_of(message: dict[str, Any]) -> list[str]:
-    """Every text a provider would read in a message: its content, what was refused, and the tool calls it repeats."""
-    content = message.get("content")
-    texts = [content] if isinstance(content, str) else [part[part["type"]] for part in content or () if part["type"] in _TEXTS]
-    if "refusal" in message:
-        texts.append(message["refusal"])
-    for call in message.get("tool_calls", ()):
-        texts += (call["function"]["name"], call["function"]["arguments"])
-    return texts
-
-
-def images_of(message: dict[str, Any]) -> list[str]:
-    """The URLs of a message's images."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return []
-    return [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-
-
-def _tokens_in(chat: Chat) -> tuple[int, int]:
-    """Of all, and of the messages before the last one of the user."""
-    tokens = 3.0  # the start of the answer
-    earlier = 0.0
-    for place, message in enumerate(chat.messages):
-        if place and message["role"] == "user":
-            earlier = tokens
-        tokens += MESSAGE_TOKENS + IMAGE_TOKENS * len(images_of(message))
-        for text in texts_of(message):
-            tokens += tokens_of(text)
-    for tool in chat.tools:
-        tokens += TOOL_TOKENS + tokens_of(orjson.dumps(tool).decode())
-    if chat.response_format:
-        tokens += tokens_of(orjson.dumps(chat.response_format).decode())
-    return int(tokens) + 1, int(earlier)
-
-
-def _needs(chat: Chat) -> tuple[str, ...]:
-    needs = set()
-    if chat.response_format:
-        needs.add("json_schema")
-    if chat.tools or any("tool_calls" in message or message["role"] == "tool" for message in chat.messages):
-        needs.add("tools")
-    if any(images_of(message) for message in chat.messages):
-        needs.add("vision")
-    if chat.logprobs is not None:
-        needs.add("logprobs")
-    if chat.reasoning_effort not in (None, "none"):
-        needs.add("reasoning")
-    return tuple(sorted(needs))
 
 
 def _question(messages: tuple[dict[str, Any], ...]) -> tuple[str, str]:

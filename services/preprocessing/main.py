@@ -27,7 +27,7 @@ class Preprocessing:
             return Emit(self.failed(envelope, request.failure))
         catalogue = self._catalogue()
         policy = catalogue.policy_of(envelope.tenant)
-        return Emit(_task(envelope, decide(request.body, catalogue.models, policy.prompt_bytes_max)))
+        return Emit(_task(envelope, decide(request.body, catalogue.models, policy.prompt_bytes_max, catalogue.pipelines)))
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         return _task(envelope, Task(failure=failure))

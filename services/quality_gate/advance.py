@@ -1,4 +1,4 @@
-"""Decides what follows from the end of a pipeline's step: the next steps, waiting for the parts beside it, or the whole's end. Pure.
+"""Decides what follows from the end of a pipeline's step: next steps, waiting for the parts beside it, or the end. Pure.
 
 A record of `completions` holds what its own strand of the tree has yielded. Where strands meet, the record stays open until the
 last one that counts has come; that one's outcome carries what all of them yielded, and closes them. So nothing is remembered
@@ -97,6 +97,11 @@ def _arrived(records: Iterable[Landed]) -> dict[str, Arrived]:
 def _arrived_with(mine: Landed) -> dict[str, Arrived]:
     """What this record rests on, without its own end."""
     return {yielded.path: Arrived(yielded, mine.offset, mine.at_ms) for yielded in mine.slip.yields}
+
+
+def total_of(records: Iterable[Landed]) -> Yield:
+    """What all these records tell of."""
+    return _total(_arrived(records))
 
 
 def _total(arrived: Mapping[str, Arrived]) -> Yield:

@@ -7,6 +7,7 @@ from schemas.envelope import Envelope, Header
 from schemas.messages import Completion, Escalation, Failure, Verdict
 from schemas.topology import ESCALATIONS, VERDICTS
 from services.quality_gate.decide import Limits, decide, failed
+from services.quality_gate.pipelines import Pipelines
 from shared.broker import Broker
 from shared.catalogue import Catalogue
 from shared.clock import Clock
@@ -31,8 +32,11 @@ class QualityGate:
         self._catalogue = catalogue
         self._clock = clock
         self._ended = SeenIds(broker, VERDICTS, lambda record: record.header(Header.SUBJECT), seen_max)
+        self._pipelines = Pipelines(catalogue, clock, broker, self._ended, seen_max)
 
     def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
+        if envelope.payload.slip is not None:
+            return self._pipelines.handle(envelope, context)
         policy = self._catalogue().policy_of(envelope.tenant)
         now_ms = self._clock.now_ms()
         limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms)
@@ -57,6 +61,7 @@ class QualityGate:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Another owner may have judged more since."""
         self._ended.forget(partitions)
+        self._pipelines.forget(partitions)
 
 
 def _verdict(envelope: Envelope[Any], verdict: Verdict) -> tuple[Out, ...]:

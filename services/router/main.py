@@ -1,7 +1,10 @@
-"""tasks and escalations -> plans. Thin: what is on offer is made in `offers.py`, the choice in `decide.py`."""
+"""tasks and escalations -> plans. Thin: what is on offer is made in `offers.py`, the choice in `decide.py`.
+
+A request that takes a pipeline goes by `pipelines.py`, which plans the steps that its tree wants.
+"""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +19,7 @@ from services.router.beliefs import Believer
 from services.router.certified import certified_for
 from services.router.decide import STAGE, Decision, Limits, budget_left, decide
 from services.router.offers import Offer, Option, offers_of, options_of
+from services.router.pipelines import Pipelines, Planned
 from services.router.terms import Request, scores_of, shadow_of, terms_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
@@ -23,6 +27,7 @@ from shared.handler import Context
 from shared.ids import escalation_id, plan_id
 from shared.outcome import Emit, Out
 from shared.prices import DAY_MS
+from shared.slips import Slips
 from shared.spend import standing
 
 _PLAN = Envelope[Plan]
@@ -40,12 +45,14 @@ class Router:
         clock: Clock,
         spend: Callable[[], Mapping[str, SpendEntry]] = dict,
         quality: Callable[[], Mapping[str, QualityEntry]] = dict,
+        slips: Slips | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._fleet = fleet
         self._clock = clock
         self._spend = spend
         self._believer = Believer(quality)
+        self._pipelines = Pipelines(self, catalogue, clock, slips)
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._offered: Catalogue = EMPTY
         self._day = 0
@@ -53,11 +60,20 @@ class Router:
         self._entries: list[FleetEntry] = []
         self._options: list[Option] = []
 
-    def handle(self, envelope: Envelope[Task] | Envelope[Escalation], context: Context) -> Emit:
+    def handle(self, envelope: Envelope[Any], context: Context) -> Emit | Awaitable[Emit]:
         asked = envelope.payload
         if isinstance(asked, Escalation):
-            return Emit(_planned(envelope, self._escalated(envelope, asked)))
-        return Emit(_planned(envelope, self._first(envelope, asked)))
+            if asked.slip is not None:
+                return _in_steps(self._pipelines.moved(envelope, context))
+            return Emit(_planned(envelope, self._escalated(envelope, asked, None)))
+        pipeline = asked.pipeline or self._catalogue().policy_of(envelope.tenant).pipeline
+        if pipeline is not None and asked.failure is None:
+            return _steps(self._pipelines.begun(envelope, asked, pipeline, context))
+        return Emit(_planned(envelope, self._first(envelope, asked, None)))
+
+    def planned(self, envelope: Envelope[Any], task: Task, policy: str | None, asked: Escalation | None) -> Plan:
+        """The plan of a pipeline's step, under the policy that it names."""
+        return self._first(envelope, task, policy) if asked is None else self._escalated(envelope, asked, policy)
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         number = _number_wanted(envelope)
@@ -66,14 +82,14 @@ class Router:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Nothing is remembered of a partition."""
 
-    def _first(self, envelope: Envelope[Any], task: Task) -> Plan:
+    def _first(self, envelope: Envelope[Any], task: Task, by: str | None) -> Plan:
         if task.failure is not None:
             return Plan(number=0, task=Task(), why=Why(policy="", rule=""), failure=task.failure)
-        decision, policy, why = self._decide(envelope, task, ())
+        decision, policy, why = self._decide(envelope, task, (), by)
         return Plan(number=0, task=task, why=why, failure=decision.failure, **_slip(decision, policy))
 
-    def _escalated(self, envelope: Envelope[Any], asked: Escalation) -> Plan:
-        decision, policy, why = self._decide(envelope, asked.task, tuple(tried.model for tried in asked.tried))
+    def _escalated(self, envelope: Envelope[Any], asked: Escalation, by: str | None) -> Plan:
+        decision, policy, why = self._decide(envelope, asked.task, tuple(tried.model for tried in asked.tried), by)
         return Plan(
             number=asked.plan_number,
             task=asked.task,
@@ -86,9 +102,14 @@ class Router:
             **_slip(decision, policy),
         )
 
-    def _decide(self, envelope: Envelope[Any], task: Task, tried: tuple[str, ...]) -> tuple[Decision, Policy, Why]:
+    def _decide(
+        self, envelope: Envelope[Any], task: Task, tried: tuple[str, ...], by: str | None
+    ) -> tuple[Decision, Policy, Why]:
+        """Under the policy `by` name, or the tenant's."""
         catalogue = self._catalogue()
-        policy, tenant = catalogue.policy_of(envelope.tenant), catalogue.tenants.get(envelope.tenant)
+        tenant = catalogue.tenants.get(envelope.tenant)
+        named = catalogue.policies.get(by) if by is not None else None
+        policy = named or catalogue.policy_of(envelope.tenant)
         assert task.features is not None, "only a failed task has no features"
         assert task.chat is not None, "only a failed task has no chat"
         chat, seen, now_ms = task.chat, task.features, self._clock.now_ms()
@@ -120,7 +141,7 @@ class Router:
             decision = decide(seen, options, limits)
             self._remember(envelope.tenant, chat, decision)
         why = Why(
-            policy=tenant.policy if tenant else "default",
+            policy=by if by is not None and named else tenant.policy if tenant else "default",
             rule=decision.rule + (f"; {account.field} is nearly spent" if account.is_near else ""),
             config_version=catalogue.version,
             quality_min=limits.quality_min,
@@ -176,6 +197,17 @@ def _slip(decision: Decision, policy: Policy) -> dict[str, Any]:
 def _planned(envelope: Envelope[Any], plan: Plan) -> tuple[Out, ...]:
     topic = PLANS[Lane(envelope.lane)]
     return (Out(topic, envelope.forward(_PLAN, plan_id(envelope.request_id, plan.number), plan)),)
+
+
+def _steps(plans: list[Planned]) -> Emit:
+    return Emit(tuple(Out(PLANS[Lane(envelope.lane)], envelope.forward(_PLAN, id, plan)) for envelope, plan, id in plans))
+
+
+def _in_steps(plans: list[Planned] | Awaitable[list[Planned]]) -> Emit | Awaitable[Emit]:
+    async def read_back(pending: Awaitable[list[Planned]]) -> Emit:
+        return _steps(await pending)
+
+    return _steps(plans) if isinstance(plans, list) else read_back(plans)
 
 
 def _number_wanted(envelope: Envelope[Any]) -> int:

@@ -1,4 +1,4 @@
-"""A second reading of the language, for tests: plain recursion with time as a number, no log, no cursor, nothing shared with the engine.
+"""A second reading of the language, for tests: plain recursion with time as a number, and nothing shared with the engine.
 
 A node is run from a start time to an end, whole and at once; nodes side by side are run one after the other, and what the
 clock would have cut off is sorted out afterwards by their end times.

@@ -1,0 +1,267 @@
+"""A pipeline's completions -> its next steps, an open record at a join, or the request's verdict.
+
+What is open is in the log: the runner shows the open records of the request beside each new one, and `advance.py` decides from
+them. Before it waits at a join this stage asks the log whether the join was decided already, by itself or by a former owner.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from schemas.envelope import Envelope, Header
+from schemas.ledger import Usage
+from schemas.messages import (
+    STATUS_OF,
+    Answer,
+    Completion,
+    Escalation,
+    Failure,
+    Reason,
+    Slip,
+    Status,
+    Task,
+    Verdict,
+    Yield,
+)
+from schemas.topology import ESCALATIONS, VERDICTS
+from services.quality_gate.advance import Landed, Move, advance, total_of
+from services.quality_gate.decide import STAGE, Limits, decide
+from shared.broker import Broker, Record
+from shared.catalogue import Catalogue
+from shared.clock import Clock
+from shared.handler import Context
+from shared.ids import advance_id, escalation_id, verdict_id
+from shared.logindex import SeenIds
+from shared.outcome import Drop, Emit, Hold, Out, Outcome
+from shared.pipeline import GRACE_MS, forks_above, is_in_loop, step_at, tree_of
+from shared.pipeline_values import values_of
+from shared.slips import Slips, is_whole, trimmed
+
+_VERDICT = Envelope[Verdict]
+_ESCALATION = Envelope[Escalation]
+_NONE: frozenset[int] = frozenset()
+_REMEMBERED = 20_000
+"""Judgements of open records: a map of a hundred items would else judge each of them a hundred times."""
+
+Forks = list[tuple[str, str]]
+
+
+class Pipelines:
+    """The gate's handler for records that have a slip."""
+
+    def __init__(self, catalogue: Callable[[], Catalogue], clock: Clock, broker: Broker, ended: SeenIds, seen_max: int) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+        self._ended = ended
+        self._moved_on = SeenIds(broker, ESCALATIONS, lambda record: record.header(Header.ID), seen_max)
+        self._slips = Slips(broker)
+        self._judged: OrderedDict[tuple[int, int], Verdict | Escalation] = OrderedDict()
+
+    def forget(self, partitions: frozenset[int]) -> None:
+        """Another owner may have moved requests on since."""
+        self._moved_on.forget(partitions)
+        self._judged.clear()
+
+    def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
+        completion, slip = envelope.payload, envelope.payload.slip
+        assert slip is not None, "plain completions do not come here"
+        if completion.failure is not None and completion.failure.reason is Reason.CANCELLED:
+            return Drop("cancelled", _NONE)
+        forks = forks_above(tree_of(slip.tree), slip.step)
+        if (forks or envelope.ordered) and not self._covers(envelope, context.record.partition):
+            return self._after_reading(envelope, context, forks)
+        if self._is_over(envelope, forks, context.record.partition):
+            return Drop("decided without it", _NONE)
+        slips = [held.payload.slip for held, _ in context.held]
+        if not all(map(is_whole, (slip, *slips))):
+            return self._with_texts(envelope, context)
+        return self._outcome(envelope, context, slip, slips)
+
+    async def _after_reading(self, envelope: Envelope[Completion], context: Context, forks: Forks) -> Outcome:
+        partition, since_ms = context.record.partition, envelope.accepted_ms
+        ids = [advance_id(envelope.request_id, fork, "joined") for fork, _ in forks]
+        if await self._ended.lookup(partition, envelope.request_id, since_ms):
+            return Drop("already judged", _NONE)
+        for id in ids:
+            if await self._moved_on.lookup(partition, id, since_ms):
+                return Drop("decided without it", _NONE)
+        return await self._with_texts(envelope, context)
+
+    async def _with_texts(self, envelope: Envelope[Completion], context: Context) -> Outcome:
+        """With everything that the slips only refer to."""
+        mine, *held = [await self._whole(each) for each in (envelope, *(held for held, _ in context.held))]
+        return self._outcome(envelope, context, mine, held)
+
+    async def _whole(self, envelope: Envelope[Completion]) -> Slip:
+        slip = envelope.payload.slip
+        assert slip is not None, "records beside a pipeline's are of the same request"
+        return slip if is_whole(slip) else await self._slips.whole(slip)
+
+    def _covers(self, envelope: Envelope[Completion], partition: int) -> bool:
+        return self._ended.covers(partition, envelope.accepted_ms) and self._moved_on.covers(partition, envelope.accepted_ms)
+
+    def _is_over(self, envelope: Envelope[Completion], forks: Forks, partition: int) -> bool:
+        if not forks and not envelope.ordered:
+            return False   # a repeat makes the same records again, and whoever reads them knows their ids
+        ids = (advance_id(envelope.request_id, fork, "joined") for fork, _ in forks)
+        return self._ended.has(partition, envelope.request_id) or any(self._moved_on.has(partition, id) for id in ids)
+
+    # What follows ----------------------------------------------------------------------------------------------------
+
+    def _outcome(self, envelope: Envelope[Completion], context: Context, slip: Slip, held: Sequence[Slip]) -> Outcome:
+        decided = self._judge(envelope, context.record)
+        now_ms = self._clock.now_ms()
+        if isinstance(decided, Escalation) and now_ms < slip.deadline_ms:
+            id = escalation_id(envelope.request_id, decided.plan_number, slip.step)
+            again = decided.model_copy(update={"slip": envelope.payload.slip})
+            return self._on(envelope, slip, (Out(ESCALATIONS, envelope.forward(_ESCALATION, id, again)),), _NONE)
+        if isinstance(decided, Escalation):
+            decided = _late(envelope.payload, now_ms)
+        mine = Landed(slip, yield_of(slip, envelope, decided), context.record.offset, context.record.timestamp_ms)
+        beside = [landed for each, (other, record) in zip(held, context.held, strict=True)
+                  if (landed := self._landed(each, other, record)) is not None]
+        if now_ms >= slip.deadline_ms:
+            return self._ends(envelope, context, _expired(mine, beside), decided, slip)
+        asked = slip.asked
+        assert asked is not None, "it has been read back"
+        move = advance(tree_of(slip.tree), values_of(asked), mine, beside, now_ms)
+        if move.is_stale:
+            return Drop("decided without it", _NONE)
+        if move.ended is not None:
+            return self._ends(envelope, context, move, decided, slip)
+        return self._goes_on(envelope, context, move, slip)
+
+    def _landed(self, slip: Slip, envelope: Envelope[Completion], record: Record) -> Landed | None:
+        """An open record as a step's end; None for one that is open only because its request is ordered."""
+        decided = self._judge(envelope, record)
+        if isinstance(decided, Escalation):
+            return None
+        return Landed(slip, yield_of(slip, envelope, decided), record.offset, record.timestamp_ms)
+
+    def _judge(self, envelope: Envelope[Completion], record: Record) -> Verdict | Escalation:
+        """By the record's own time, so that a replay judges it the same."""
+        place = (record.partition, record.offset)
+        if place not in self._judged:
+            policy, slip = self._catalogue().policy_of(envelope.tenant), envelope.payload.slip
+            assert slip is not None, "plain completions do not come here"
+            tree = tree_of(slip.tree)
+            gate = step_at(tree, slip.step).gate
+            escalations = 0 if is_in_loop(tree, slip.step) else policy.escalations_max
+            limits = Limits(
+                policy.checks if gate.checks is None else gate.checks,
+                escalations if gate.escalations_max is None else gate.escalations_max,
+                record.timestamp_ms >= envelope.deadline_ms + (GRACE_MS if envelope.deadline_ms < slip.deadline_ms else 0),
+                record.timestamp_ms,
+            )
+            self._judged[place] = decide(envelope.payload, limits)
+            while len(self._judged) > _REMEMBERED:
+                self._judged.popitem(last=False)
+        return self._judged[place]
+
+    def _goes_on(self, envelope: Envelope[Completion], context: Context, move: Move, slip: Slip) -> Outcome:
+        what, path = ("joined", move.joined) if move.joined is not None else ("beside" if move.waits else "next", slip.step)
+        outputs: tuple[Out, ...] = ()
+        if move.wants or move.cancels:
+            id = advance_id(envelope.request_id, path, what)
+            outputs = (Out(ESCALATIONS, _whole_request(envelope, slip).forward(_ESCALATION, id, _escalation(move, slip))),)
+            if move.joined is not None:
+                self._moved_on.add(context.record.partition, id, context.record.timestamp_ms)
+        if move.waits:
+            return Hold(outputs, move.until_ms)
+        return self._on(envelope, slip, outputs, move.releases) if outputs else Drop("nothing new", _NONE)
+
+    def _on(self, envelope: Envelope[Any], slip: Slip, outputs: tuple[Out, ...], releases: frozenset[int]) -> Outcome:
+        """Later requests of an ordering key wait until this one ends."""
+        return Hold(outputs, slip.deadline_ms) if envelope.ordered else Emit(outputs, releases)
+
+    def _ends(self, envelope: Envelope[Completion], context: Context, move: Move, decided: Verdict, slip: Slip) -> Outcome:
+        verdict = verdict_of(move, decided, envelope.payload, self._clock.now_ms())
+        whole = _whole_request(envelope, slip)
+        spent = move.total.spent_microusd
+        outputs: tuple[Out, ...] = (Out(VERDICTS, whole.forward(_VERDICT, verdict_id(envelope.request_id), verdict, spent)),)
+        if move.cancels:
+            id = advance_id(envelope.request_id, slip.step, "cancelled")
+            outputs += (Out(ESCALATIONS, whole.forward(_ESCALATION, id, _escalation(move, slip))),)
+        self._ended.add(context.record.partition, envelope.request_id, context.record.timestamp_ms)
+        return Emit(outputs)
+
+
+def _whole_request(envelope: Envelope[Completion], slip: Slip) -> Envelope[Completion]:
+    """With the deadline and the budget of the request instead of the step's."""
+    return envelope.model_copy(update={"deadline_ms": slip.deadline_ms, "budget_microusd": slip.budget_microusd})
+
+
+def _escalation(move: Move, slip: Slip) -> Escalation:
+    carried = {each.path: each for want in move.wants for each in want.frame.carried}
+    until_ms = {path: until for want in move.wants for path, until in want.frame.until_ms.items()}
+    asked = None if slip.asked_at is not None or not move.wants else slip.asked
+    onwards = slip.model_copy(update={"yields": trimmed(carried.values()), "until_ms": until_ms, "asked": asked})
+    return Escalation(
+        plan_number=0, task=Task(), tried=(), slip=onwards, wants=tuple(want.path for want in move.wants), cancels=move.cancels
+    )
+
+
+def yield_of(slip: Slip, envelope: Envelope[Completion], verdict: Verdict) -> Yield:
+    """A step's end, with what the step itself took: a completion counts from the request's beginning."""
+    completion, answer = envelope.payload, verdict.answer
+    failure = None
+    if verdict.status is not Status.DELIVERED:
+        failure = Failure(reason=verdict.reason or Reason.QUALITY_NOT_MET, stage=verdict.stage, message=verdict.message)
+    usage = completion.answer.usage if completion.answer is not None else Usage()
+    wrong = [check for check in verdict.checks if not check.passed]
+    return Yield(
+        path=slip.step,
+        text=answer.text if answer is not None else "",
+        failure=failure,
+        score=1 - len(wrong) / len(verdict.checks) if verdict.checks else float(failure is None),
+        criticism="; ".join(f"{check.name}: {check.detail}" for check in wrong),
+        model=answer.model if answer is not None else "",
+        backend=answer.backend if answer is not None else "",
+        attempts=completion.attempts - sum(each.attempts for each in slip.yields),
+        cost_microusd=completion.cost_microusd - sum(each.cost_microusd for each in slip.yields),
+        spent_microusd=envelope.spent_microusd - sum(each.spent_microusd for each in slip.yields),
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+    )
+
+
+def verdict_of(move: Move, decided: Verdict, completion: Completion, now_ms: int) -> Verdict:
+    """How the request ended; `decided` is the verdict on its last step, whose checks stand on it where its answer does."""
+    ended, total = move.ended, move.total
+    assert ended is not None, "it has ended"
+    answer = None
+    if ended.failure is None or ended.text:
+        last = decided.answer
+        answer = last if last is not None and last.text == ended.text else Answer(
+            text=ended.text, model=ended.model, backend=ended.backend
+        )
+        answer = answer.model_copy(update={"usage": Usage(tokens_in=total.tokens_in, tokens_out=total.tokens_out)})
+    is_last = answer is not None and decided.answer is not None and decided.answer.text == answer.text
+    failure = ended.failure
+    return Verdict(
+        status=Status.DELIVERED if failure is None else STATUS_OF[failure.reason],
+        reason=failure.reason if failure else None,
+        message=failure.message if failure else "",
+        stage=failure.stage if failure else "",
+        answer=answer,
+        checks=decided.checks if is_last else (),
+        why=completion.why,
+        tried=decided.tried if is_last else (),
+        attempts=total.attempts,
+        cost_microusd=total.cost_microusd,
+        decided_ms=now_ms,
+    )
+
+
+def _late(completion: Completion, now_ms: int) -> Verdict:
+    return Verdict(
+        status=Status.EXPIRED, reason=Reason.DEADLINE_PASSED, stage=STAGE, answer=completion.best or completion.answer,
+        message="deadline_ms passed", decided_ms=now_ms,
+    )
+
+
+def _expired(mine: Landed, beside: Sequence[Landed]) -> Move:
+    """The request's time is over, whatever is still under way."""
+    failure = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed before every step had ended")
+    total = total_of((mine, *beside))
+    return Move(total, ended=total.model_copy(update={"failure": failure, "text": mine.yielded.text}), cancels=("p",))
