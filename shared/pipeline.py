@@ -108,8 +108,12 @@ def tree_text(tree: Node) -> str:
     return tree.model_dump_json(exclude_defaults=True)
 
 
-def read(tree: Node, arrived: Mapping[str, Arrived | Yield], frame: Frame, now_ms: int) -> Reading:
-    """What follows from what has arrived, by path. `frame` is the request's own: its values, budget and deadline."""
+def read(tree: Node, arrived: Mapping[str, Arrived | Yield], frame: Frame, now_ms: int | None) -> Reading:
+    """What follows from what has arrived, by path. `frame` is the request's own: its values, budget and deadline.
+
+    Without a time every step is wanted that could be: neither a limit that is over nor the width of a map holds one back. So
+    reads who was told which steps to take.
+    """
     reader = _Reader({path: Arrived(each) if isinstance(each, Yield) else each for path, each in arrived.items()}, now_ms)
     ended, wants = reader.node(tree, ROOT, frame)
     return Reading(ended, () if ended is not None else wants, reader.decided)
@@ -172,9 +176,10 @@ class _Race:
 class _Reader:
     """One reading. Each method returns how its node ended, or the steps that it wants."""
 
-    def __init__(self, arrived: Mapping[str, Arrived], now_ms: int) -> None:
+    def __init__(self, arrived: Mapping[str, Arrived], now_ms: int | None) -> None:
         self._arrived = arrived
-        self._now_ms = now_ms
+        self._now_ms = now_ms or 0
+        self._takes_all = now_ms is None
         self._timed: dict[str, float] = {}
         self.decided: dict[str, tuple[str, ...]] = {}
 
@@ -233,7 +238,7 @@ class _Reader:
             if yielded.failure is None and (loop.until is None or holds(loop.until, {**frame.values, "output": output})):
                 return _whole(path, yielded, turns), ()
             criticism, last, frame = _criticism(loop, yielded), output, frame.after(yielded)
-        best = max(turns, key=lambda each: (each.failure is None, each.score))
+        best = max(turns, key=_merit)
         failure = Failure(reason=Reason.QUALITY_NOT_MET, stage=STAGE, message=f"none of {loop.at_most} turns of the loop passed")
         return _whole(path, best.model_copy(update={"failure": failure}), turns), ()
 
@@ -314,7 +319,8 @@ class _Reader:
         came = sorted(ended, key=lambda n: (*self._arrival(f"{path}.{n}"), n))
         failed = next((n for n in came if ended[n].failure is not None), None)
         if failed is None and len(came) < len(items):
-            on_their_way = [wants for yielded, wants in found if yielded is None][: spec.width]
+            on_their_way = [wants for yielded, wants in found if yielded is None]
+            on_their_way = on_their_way if self._takes_all else on_their_way[: spec.width]
             return None, tuple(want for wants in on_their_way for want in wants)
         self.decided[path] = tuple(f"{path}.{n}" for n in range(len(items)) if n not in ended)
         if failed is not None:
@@ -357,8 +363,13 @@ def _too_few(ended: Mapping[int, Yield], came: Sequence[int], passed: Sequence[i
     return Failure(reason=reason, stage=STAGE, message=f"{len(passed)} of {needed} branches succeeded{why}"[:MESSAGE_CHARS_MAX])
 
 
+def _merit(yielded: Yield) -> tuple[bool, float, bool]:
+    """The more the better; of equals the earlier one is taken."""
+    return yielded.failure is None, yielded.score, bool(yielded.text.strip())
+
+
 def _best(parts: Sequence[Yield], path: str) -> Yield:
-    return max(parts, key=lambda each: (each.failure is None, each.score), default=Yield(path=path))
+    return max(parts, key=_merit, default=Yield(path=path))
 
 
 def _broken(path: str, message: str) -> Yield:

@@ -17,9 +17,6 @@ from shared.pipeline import Want, frame_of, read, step_at, tree_of, tree_text
 from shared.pipeline_values import values_of
 from shared.slips import Slips, folded, is_whole
 
-ALWAYS_MS = 0
-"""The time at which an escalation is read: which steps are wanted it has said, and no limit may take them back."""
-
 Planned = tuple[Envelope[Any], Plan, str]
 """The envelope that the plan goes out in, the plan, and its id."""
 
@@ -78,7 +75,7 @@ class Pipelines:
             assert slip.asked is not None, "it has been read back"
             tree, frame = tree_of(slip.tree), frame_of(slip, values_of(slip.asked))
             arrived = {each.path: each for each in slip.yields}
-            wants = read(tree, arrived, frame, ALWAYS_MS).wants
+            wants = read(tree, arrived, frame, None).wants
             plans += [self._step(envelope, slip, slip.asked, want, context) for want in wants if want.path in asked.wants]
         return plans
 

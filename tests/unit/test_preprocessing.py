@@ -10,10 +10,11 @@ from schemas.envelope import Envelope
 from schemas.messages import Failure, Reason, Request, Task
 from schemas.topology import TASKS
 from services.preprocessing.decide import decide
-from services.preprocessing.features import features, tokens_of
+from services.preprocessing.features import features
 from services.preprocessing.main import Preprocessing
 from shared.codec import decode, encode
 from shared.outcome import Out
+from shared.tokens import tokens_of
 from tests.support.builders import REQUEST_ID, a_catalogue, a_chat, a_context, a_failure, a_request, an_envelope
 
 SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
