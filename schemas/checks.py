@@ -39,6 +39,16 @@ SETTINGS: dict[str, frozenset[str]] = {
 } | {score: frozenset({"min"}) for score in SCORES}
 """The checks of this release and what each may be told."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Sampling(Strict):
+    """Which share of all answers is looked at more closely. A model that answers seldom needs a larger share to be seen."""
+
+    share: Share = Field(0.0, description="of every model that is not named")
+    models: dict[Name, Share] = Field(default_factory=dict, description="by model: rare ones more, busy ones less")
+
+
 Count = Annotated[int | None, Field(ge=0)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.checks import CheckSpec
+from schemas.checks import CheckSpec, Sampling
 from schemas.envelope import Fact
 from schemas.pipeline import Node
 from schemas.strict import Name
@@ -167,6 +167,7 @@ class Policy(Strict):
     hedge: bool = Field(True, description="whether a slow interactive call may be made a second time elsewhere")
     region: str = Field("", description="backends of this region are preferred")
     checks: tuple[CheckSpec, ...] = CHECKS_DEFAULT
+    scoring: Sampling = Field(Sampling(share=0.01), description="answers whose scores are computed and stand on the verdict")
     prompt_bytes_max: int = Field(900_000, gt=0)
     require_certified: bool | tuple[str, ...] = Field(
         False, description="whether only models that `baton certify` has tested may be asked; or for which capabilities"

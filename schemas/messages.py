@@ -342,6 +342,15 @@ class Check(Fact):
     detail: str = Field("", description="never quotes the answer")
 
 
+class Score(Fact):
+    """One score of the gate on one answer, computed without a model."""
+
+    name: str
+    version: int = 1
+    value: float | None = Field(None, description="in [0, 1]; null: nothing can be known")
+    detail: str = Field("", description="never quotes the answer")
+
+
 class Verdict(Fact):
     """The final judgement on a request."""
 
@@ -351,6 +360,7 @@ class Verdict(Fact):
     stage: str = ""
     answer: Answer | None = None
     checks: tuple[Check, ...] = ()
+    scores: tuple[Score, ...] = Field((), description="of a sample of all answers; of all where a check asks for a least score")
     why: Why | None = None
     tried: tuple[Tried, ...] = ()
     attempts: int = 0

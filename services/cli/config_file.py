@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from schemas.checks import CheckSpec
+from schemas.checks import CheckSpec, Sampling
 from schemas.config import Backend, ConfigFile, Model, Policy, Prices, Quirks, Strict, Tenant, Tier
 from schemas.pipeline import Branch, Case, Condition, Gate, Loop, Map, Node, Parallel, Step, Turn
 from shared.config import unresolved
@@ -28,7 +28,7 @@ _SECTIONS: Mapping[str, type[Strict]] = {
     "models": Model, "backends": Backend, "tenants": Tenant, "policies": Policy, "pipelines": Node
 }
 _NESTED: Mapping[str, type[Strict]] = {
-    "prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks, "checks": CheckSpec,
+    "prices": Prices, "price_changes": Prices, "tiers": Tier, "quirks": Quirks, "checks": CheckSpec, "scoring": Sampling,
     "step": Step, "reader": Step, "gate": Gate, "parallel": Parallel, "branch": Branch, "cases": Case, "when": Condition,
     "until": Condition, "loop": Loop, "turns": Turn, "map": Map,
     "sequence": Node, "branches": Node, "then": Node, "default": Node, "body": Node,

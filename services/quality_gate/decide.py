@@ -15,6 +15,7 @@ from schemas.messages import (
     Escalation,
     Failure,
     Reason,
+    Score,
     Status,
     Tried,
     Verdict,
@@ -31,12 +32,13 @@ _NO_ANSWER = Answer(text="")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a judgement. `is_late`: the request's deadline has passed."""
+    """What bounds a judgement. `is_late`: the request's deadline has passed; `is_sampled`: every score is computed."""
 
     checks: tuple[CheckSpec, ...]
     escalations_max: int
     is_late: bool
     now_ms: int
+    is_sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Judged:
 
     answer: Answer
     checks: tuple[Check, ...]
+    scores: tuple[Score, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ def _without_answer(completion: Completion, failure: Failure, limits: Limits) ->
 
 
 def _judge(completion: Completion, answer: Answer, limits: Limits) -> _Judged:
-    return _Judged(*judge(answer, completion.task, limits.checks))
+    return _Judged(*judge(answer, completion.task, limits.checks, limits.is_sampled))
 
 
 def _best(completion: Completion, judged: _Judged, limits: Limits) -> _Judged:
@@ -114,6 +117,7 @@ def _delivered(completion: Completion, judged: _Judged, limits: Limits) -> Verdi
         status=Status.DELIVERED,
         answer=judged.answer,
         checks=judged.checks,
+        scores=judged.scores,
         why=completion.why,
         tried=completion.tried,
         attempts=completion.attempts,
@@ -130,6 +134,7 @@ def _ended(completion: Completion, failure: Failure, best: _Judged | None, limit
         stage=failure.stage,
         answer=best.answer if best else None,
         checks=best.checks if best else (),
+        scores=best.scores if best else (),
         why=completion.why,
         tried=tuple(tried),
         attempts=completion.attempts,

@@ -8,6 +8,7 @@ from schemas.messages import Completion, Escalation, Failure, Verdict
 from schemas.topology import ESCALATIONS, VERDICTS
 from services.quality_gate.decide import Limits, decide, failed
 from services.quality_gate.pipelines import Pipelines
+from services.quality_gate.sampling import is_sampled
 from shared.broker import Broker
 from shared.catalogue import Catalogue
 from shared.clock import Clock
@@ -39,7 +40,9 @@ class QualityGate:
             return self._pipelines.handle(envelope, context)
         policy = self._catalogue().policy_of(envelope.tenant)
         now_ms = self._clock.now_ms()
-        limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms)
+        answer = envelope.payload.answer
+        sampled = answer is not None and is_sampled(envelope.request_id, answer.model, policy.scoring, "scores")
+        limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms, sampled)
         decided = decide(envelope.payload, limits)
         if isinstance(decided, Verdict):
             if envelope.ordered:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import uvloop
 
-from tests.bench import calls, latency, relay, saturation, stages
+from tests.bench import calls, gate, latency, relay, saturation, stages
 from tests.bench.cpu import busy_warning, require_proc, surroundings
 from tests.bench.report import OUT, Row, Target, rounded_all, table, targets_table, write_section
 from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised, teller
@@ -65,6 +65,7 @@ def main(quick: bool, strict: bool, out: Path) -> None:
     for text in (*tables(figures), targets_table(targets)):
         click.echo(text)
     write_section(out, "bench", figures)
+    write_section(out, "gate", figures["gate"])
     missed = sum(not target.is_met for target in targets)
     click.echo(f"\n{len(targets) - missed} of {len(targets)} targets met; the figures are in {out}")
     sys.exit(1 if strict and missed else 0)
@@ -89,6 +90,7 @@ def measure(length: Length, say: Say) -> dict[str, Any]:
         say("calls of a provider, beside a bare client")
         figures["calls"] = uvloop.run(calls.measure(simulator_url, length.rounds, length.calls))
     say("each stage alone")
+    figures["gate"] = gate.measure()
     return figures | {"stages": asyncio.run(stages.measure(length.stage_rounds))}
 
 
@@ -146,6 +148,7 @@ def tables(figures: dict[str, Any]) -> list[str]:
               calls.rows(figures["calls"])),
         table("Asked nothing, % of a core", tuple(figures["idle_cpu_percent"]), [tuple(figures["idle_cpu_percent"].values())]),
         table("Overload", *_overload(figures)),
+        *gate.targets(figures["gate"]),
     ]
 
 

@@ -11,6 +11,7 @@ from schemas.checks import SCORES
 from services.quality_gate.checks import judge
 from tests.bench.report import Row, table
 from tests.gate.labelled_set import Labelled, labelled
+from tests.gate.ranking import rankings
 from tests.gate.recorded import FILE, judged
 
 PRECISION_MIN, RECALL_MIN = 0.97, 0.90
@@ -45,7 +46,7 @@ class Tally:
 
 def passes(case: Labelled) -> bool:
     """Whether the check passes the answer; and, where the label says that it must be mended, whether it was."""
-    answer, (checked,) = judge(case.answer, case.task, (case.spec,))
+    answer, (checked,), _ = judge(case.answer, case.task, (case.spec,))
     return checked.passed and (answer.text != case.answer.text) >= case.is_mended
 
 
@@ -59,21 +60,40 @@ def tally(check: str, cases: Sequence[Labelled]) -> Tally:
 @click.option("--dev", is_flag=True, help="Only the part that may be tuned by.")
 @click.option("--data", envvar="DATA", type=click.Path(path_type=Path), help="Folder with recorded answers.")
 def main(dev: bool, data: Path | None) -> None:
-    """Precision and recall per check, of the part that was tuned by and of the part held out."""
-    cases = [case for case in labelled() if case.check not in SCORES]
-    tallies: list[Tally] = []
-    for title, held_out in (("Tuned by", False), ("Held out", True)):
-        if dev and held_out:
-            continue
-        part = [case for case in cases if case.is_held_out == held_out]
-        names = dict.fromkeys(case.check for case in part)
-        found = [tally(name, [case for case in part if case.check == name]) for name in names]
-        tallies += found
-        click.echo(table(title, ("check", "good", "bad", "precision", "recall", ""), [each.row() for each in found]))
-        for case in part:
-            if passes(case) != case.is_good:
-                click.echo(f"  wrong: {case.place} {case.why or repr(case.answer.text[:70])}")
-    sys.exit(0 if all(each.is_met for each in tallies) and _recorded_met(data) else 1)
+    """Precision and recall per check, AUC per score: of the part that was held out, and of all. The bars are for all."""
+    cases = labelled()
+    tuned = [case for case in cases if not case.is_held_out]
+    if dev:
+        _show("Tuned by", tuned)
+        return
+    _show("Held out", [case for case in cases if case.is_held_out])
+    met = [*_show("All", cases), _recorded_met(data)]
+    sys.exit(0 if all(met) else 1)
+
+
+def _show(title: str, part: Sequence[Labelled]) -> list[bool]:
+    """Print the tables of a part; whether each bar is met."""
+    checks = _checks(title, [case for case in part if case.check not in SCORES])
+    return checks + _scores(title, [case for case in part if case.check in SCORES])
+
+
+def _checks(title: str, part: Sequence[Labelled]) -> list[bool]:
+    names = dict.fromkeys(case.check for case in part)
+    found = [tally(name, [case for case in part if case.check == name]) for name in names]
+    headers = ("check", "good", "bad", "precision", "recall", "")
+    click.echo(table(f"{title}: checks", headers, [each.row() for each in found]))
+    for case in part:
+        if passes(case) != case.is_good:
+            click.echo(f"  wrong: {case.place} {case.why or repr(case.answer.text[:70])}")
+    return [each.is_met for each in found]
+
+
+def _scores(title: str, part: Sequence[Labelled]) -> list[bool]:
+    names = dict.fromkeys(case.check for case in part)
+    found = [ranking for name in names for ranking in rankings(name, [case for case in part if case.check == name])]
+    headers = ("score", "against", "good", "bad", "unknown", "AUC", "")
+    click.echo(table(f"{title}: scores", headers, [each.row() for each in found]))
+    return [each.is_met for each in found]
 
 
 def _recorded_met(data: Path | None) -> bool:

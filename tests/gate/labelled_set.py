@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from schemas.messages import Answer, Chat, Features, Task
 
 FOLDER = Path(__file__).parent / "labelled"
 HELD_OUT_BELOW = 102
-"""Of 256 values of an answer's first hash byte: two fifths are held out, and nothing was tuned by them."""
+"""Of 256 values of an answer's first hash byte: two fifths were held out while checks were tuned. Documents
+that say `held_out` were written when the checks were there, and are held out as a whole, or not any more."""
 
 _CALL = ({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},)
 
@@ -31,10 +32,13 @@ class Labelled:
     spec: CheckSpec
     why: str = ""
     flaw: str = ""
-    is_mended: bool = field(default=False)
+    is_mended: bool = False
+    as_a_whole: bool | None = None
 
     @property
     def is_held_out(self) -> bool:
+        if self.as_a_whole is not None:
+            return self.as_a_whole
         return hashlib.sha256(self.answer.text.encode()).digest()[0] < HELD_OUT_BELOW
 
 
@@ -42,8 +46,8 @@ def labelled(folder: Path = FOLDER) -> list[Labelled]:
     """All of them, by file and place."""
     found: list[Labelled] = []
     for path in sorted(folder.glob("*.yaml")):
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found += _with_contexts(document) if "contexts" in document else _cases(document)
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            found += _with_contexts(document) if "contexts" in document else _cases(document)
     return found
 
 
@@ -53,13 +57,14 @@ def _cases(document: dict[str, Any]) -> Iterator[Labelled]:
         is_good = "good" in case
         yield Labelled(
             check=check,
-            place=f"{check}/{number}",
+            place=_place(document, number),
             is_good=is_good,
             answer=_answer(case, case["good" if is_good else "bad"]),
             task=_task(document | case),
             spec=_spec(check, case),
             why=case.get("why", ""),
             is_mended=case.get("repaired", False),
+            as_a_whole=document.get("held_out"),
         )
 
 
@@ -69,7 +74,21 @@ def _with_contexts(document: dict[str, Any]) -> Iterator[Labelled]:
         task = _task({"ask": f"Context:\n{block['context']}\n\nQuestion: {block['ask']}"})
         flawed = [("", text) for text in block["good"]] + list(block["bad"].items())
         for place, (flaw, text) in enumerate(flawed, 1):
-            yield Labelled(check, f"{check}/{number}.{place}", not flaw, Answer(text=text), task, _spec(check, {}), flaw=flaw)
+            yield Labelled(
+                check=check,
+                place=_place(document, f"{number}.{place}"),
+                is_good=not flaw,
+                answer=Answer(text=text),
+                task=task,
+                spec=_spec(check, {}),
+                flaw=flaw,
+                as_a_whole=document.get("held_out"),
+            )
+
+
+def _place(document: dict[str, Any], number: int | str) -> str:
+    file = f"{document['file']}/" if "file" in document else ""
+    return f"{file}{document['check']}/{number}"
 
 
 def _spec(check: str, case: dict[str, Any]) -> CheckSpec:

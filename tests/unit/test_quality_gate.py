@@ -48,7 +48,7 @@ CALL = ({"id": "c", "type": "function", "function": {"name": "f", "arguments": "
 
 
 def checked(name: str, answer: Answer, chat: Chat | None = None) -> Check:
-    _, (found,) = judge(answer, a_task(chat), (CheckSpec(check=name),))
+    (found,) = judge(answer, a_task(chat), (CheckSpec(check=name),)).checks
     return found
 
 

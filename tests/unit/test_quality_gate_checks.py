@@ -20,15 +20,16 @@ SETTINGS_FOR_ALL: dict[str, dict[str, object]] = {
     "in_language": {"language": "de"},
     "no_leak": {"canaries": ["zx-canary-7719"]},
     "safe_content": {"phrases": ["acme corp"]},
+    **{name: {"min": 0.5} for name in SCORES},
 }
 EVERY_CHECK = tuple(CheckSpec.model_validate({"check": name, **SETTINGS_FOR_ALL.get(name, {})}) for name in CHECKS)
 
 
 def test_every_check_that_a_config_may_set_exists_and_the_other_way_round() -> None:
-    assert set(SETTINGS) - set(SCORES) == set(CHECKS)
+    assert set(SETTINGS) == set(CHECKS)
 
 
-@pytest.mark.parametrize("check", list(CHECKS))
+@pytest.mark.parametrize("check", [name for name in CHECKS if name not in SCORES])
 def test_a_check_is_right_about_the_labelled_answers(check: str) -> None:
     found = tally(check, [case for case in CASES if case.check == check])
     assert found.good >= 8, "too few answers that are good"

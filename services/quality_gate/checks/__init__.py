@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from schemas.checks import CheckSpec
-from schemas.messages import Answer, Check, Task
+from schemas.messages import Answer, Check, Score, Task
 from services.quality_gate.checks.arithmetic import wrong_sum
 from services.quality_gate.checks.citations import absent_citation
 from services.quality_gate.checks.code import broken_code
@@ -20,7 +20,8 @@ from services.quality_gate.checks.refusal import refused
 from services.quality_gate.checks.repetition import repetitive
 from services.quality_gate.checks.safety import unsafe
 from services.quality_gate.checks.shape import cut_note, empty, off_format, off_length, truncated
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.scores import SCORERS, scores
+from services.quality_gate.subject import Subject
 
 MENDED = "mended: the model's JSON had slips of form"
 
@@ -31,6 +32,17 @@ class Rule(NamedTuple):
     version: int
     find: Callable[[Subject, CheckSpec], str | None]
     note: Callable[[Subject, CheckSpec], str] = lambda subject, spec: ""
+
+
+def too_low(subject: Subject, spec: CheckSpec) -> str | None:
+    """What cannot be known does not fail: a policy that wants to know asks a judge."""
+    value = subject.scores[spec.check].value
+    return f"{value:g} is below {spec.min:g}" if value is not None and spec.min is not None and value < spec.min else None
+
+
+def unknown_note(subject: Subject, spec: CheckSpec) -> str:
+    found = subject.scores[spec.check]
+    return f"unknown: {found.detail}" if found.value is None else ""
 
 
 CHECKS: dict[str, Rule] = {
@@ -48,6 +60,7 @@ CHECKS: dict[str, Rule] = {
     "no_leak": Rule(1, leaked),
     "arithmetic_adds_up": Rule(1, wrong_sum),
     "code_parses": Rule(1, broken_code),
+    **{name: Rule(version, too_low, unknown_note) for name, (version, _) in SCORERS.items()},
 }
 """Cheap first; the order in which a verdict lists them."""
 
@@ -58,19 +71,25 @@ _PLACE = {name: place for place, name in enumerate(CHECKS)}
 
 
 class Judged(NamedTuple):
-    """An answer, mended where its form could be, with the checks that ran on it."""
+    """An answer, mended where its form could be, with the checks that ran on it and the scores that were computed."""
 
     answer: Answer
     checks: tuple[Check, ...]
+    scores: tuple[Score, ...] = ()
 
 
-def judge(answer: Answer, task: Task, specs: Iterable[CheckSpec]) -> Judged:
-    """The asked-for checks in the order of the table. One that is not in it was written for a newer release: it passes."""
+def judge(answer: Answer, task: Task, specs: Iterable[CheckSpec], is_sampled: bool = False) -> Judged:
+    """The asked-for checks in the order of the table. One that is not in it was written for a newer release: it passes.
+
+    Scores are computed where a check sets a least one, and all of them for an answer that `is_sampled`.
+    """
     ordered = sorted(specs, key=lambda spec: _PLACE.get(spec.check, len(_PLACE)))
     mend = any(spec.check == "matches_schema" and spec.repair for spec in ordered)
     kept = mended(answer, task) if mend else answer
-    subject = Subject(kept, task)
-    return Judged(kept, tuple(_checked(subject, spec, kept is not answer) for spec in ordered))
+    names = tuple(SCORERS) if is_sampled else tuple(spec.check for spec in ordered if spec.check in SCORERS)
+    computed = scores(kept, task, names) if names else ()
+    subject = Subject(kept, task, computed)
+    return Judged(kept, tuple(_checked(subject, spec, kept is not answer) for spec in ordered), computed)
 
 
 def _checked(subject: Subject, spec: CheckSpec, was_mended: bool) -> Check:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 LINES_MAX = 40
 LINE_CHARS_MAX = 400
@@ -110,8 +110,8 @@ def _side(tokens: Sequence[_Token]) -> _Side | None:
     """Signs and numbers of an expression; a word is a unit only right after a number. None: it is no expression."""
     parts: list[str] = []
     units: set[str] = set()
-    for token in tokens:
-        after_number = bool(parts) and (parts[-1][-1].isdigit() or parts[-1] == "%")
+    for before, token in zip((None, *tokens), tokens, strict=False):
+        after_number = before is not None and (before.kind == "number" or before.text == "%")
         if token.kind == "word":
             if parts and parts[-1] == "%" and token.text.lower() in _OF:
                 parts[-1:] = ["/", "100", "*"]

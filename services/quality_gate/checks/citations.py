@@ -6,7 +6,7 @@ A kind of citation is judged only where the prompt has sources of that kind; els
 import re
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 _GIVEN = re.compile(r"\[\^?(\d{1,3})\]")
 _CITED = re.compile(r"(?<!\w)\[\^?(\d{1,3}(?:\s?[,–-]\s?\d{1,3}){0,20})\]|【(\d{1,3})[^】\n]{0,20}】")
@@ -21,7 +21,7 @@ def absent_citation(subject: Subject, spec: CheckSpec) -> str | None:
     text = subject.prose
     if "[" in text or "【" in text:
         given = {int(number) for number in _GIVEN.findall(subject.prompt)}
-        if given and any(number not in given for number in _cited(text)):
+        if given and any(number not in given for number in _cited(text, given)):
             return "cites a number that no source has"
     if "-" in text and any(number not in _documents(subject.prompt) for number in _documents(text, _families(subject.prompt))):
         return "cites a document that was not given"
@@ -32,12 +32,18 @@ def absent_citation(subject: Subject, spec: CheckSpec) -> str | None:
     return None
 
 
-def _cited(text: str) -> set[int]:
+def _cited(text: str, given: set[int]) -> set[int]:
+    """The numbers that a text cites. Several in one bracket are a plain list where one is 0, comes twice, or, of three and
+    more, none is a source's."""
     numbers: set[int] = set()
     for listed, single in _CITED.findall(text):
-        numbers.update(map(int, _NUMBER.findall(listed or single)))
+        listing = list(map(int, _NUMBER.findall(listed or single)))
+        here = set(listing)
+        is_plain = len(listing) > 1 and (0 in here or len(here) < len(listing))
         for first, last in _RANGE.findall(listed):
-            numbers.update(range(int(first), int(last) + 1))
+            here.update(range(int(first), int(last) + 1))
+        if not is_plain and (len(listing) < 3 or here & given):
+            numbers |= here
     return numbers
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import orjson
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 CODE_CHARS_MAX = 20_000
 """Per answer. Parsing Python takes about 1 µs per character (measured); a longer block is not looked at."""

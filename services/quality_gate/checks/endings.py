@@ -5,7 +5,7 @@ import re
 import orjson
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 _TAIL_CHARS = 2_000
 _DANGLING_WORDS = (

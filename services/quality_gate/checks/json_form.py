@@ -13,7 +13,7 @@ import orjson
 
 from schemas.checks import CheckSpec
 from schemas.messages import Answer, Task
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 from shared.json_schema import compiled
 
 MEND_BYTES_MAX = 65_536

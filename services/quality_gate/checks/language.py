@@ -6,29 +6,20 @@ What has no language passes: numbers, names, code, quotations, and texts too sho
 import re
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject, words_of
+from services.quality_gate.small_words import SMALL_WORDS
+from services.quality_gate.subject import Subject, words_of
 
 CHARS_MAX = 300
 """The beginning tells the language; the rest costs time."""
-VOTES_MIN = 2.0
+VOTES_MIN = 1.2
 SHARE_MIN = 0.6
 """Of the votes of the language with the most: sister languages share many words, a good answer leads or nearly does."""
 
-_SMALL_WORDS = {
-    "en": "the of and to is in that it for you with this are what how be on at by from not was have has we they which would your",
-    "de": "der die das und ist nicht ein eine zu den mit von wie ich sie auf für im dem es werden kann auch bei um aus wir sich",
-    "es": "el la los las de que y en un una es por con para se del no su lo más esta al como sale fue está son pero",
-    "fr": "le la les des et est un une pour que qui dans ce il je vous sur avec pas au du plus en ne à se par ou sont nous",
-    "it": "il lo gli di che e è un una per con non sono della del più questo nel alla dalle anche in si alle dei delle ma",
-    "pt": "o os as de que e um uma para com não por do da em mais como você na no ao foi está às à dos das é sim",
-    "nl": "de het een van en is dat niet op te zijn voor met wat hoe ik aan er ook maar wordt om uur in die deze komt",
-    "pl": "i w nie na się z do jest to że jak co czy dla od oraz przez są ale o ze po który nie przed",
-}
 _LETTERS_OF = {
-    "de": "ßäöü", "es": "ñ¿¡", "fr": "çèêœàù", "pt": "ãõç", "pl": "łąęśżźćń", "it": "ìòàù", "nl": "", "en": "",
+    "de": "ßäöü", "es": "ñ¿¡", "fr": "çèêœàùé", "pt": "ãõç", "pl": "łąęśżźćń", "it": "ìòàù", "nl": "", "en": "",
 }
 _LANGUAGES_OF: dict[str, dict[str, float]] = {}
-for _code, _words in _SMALL_WORDS.items():
+for _code, _words in SMALL_WORDS.items():
     for _word in set(_words.split()):
         _LANGUAGES_OF.setdefault(_word, {})[_code] = 0.0
 for _shares in _LANGUAGES_OF.values():
@@ -88,7 +79,7 @@ def _off_words(text: str, language: str) -> bool:
         letters = sum(map(len, _WORD.findall(text)))
         if letters >= _LATIN_WORDS_MIN and len(_NOT_LATIN.findall(text)) * 3 > letters:
             return True
-    if language not in _SMALL_WORDS:
+    if language not in SMALL_WORDS:
         return False
     votes = _votes(text.lower())
     best = max(votes.values())
@@ -96,7 +87,7 @@ def _off_words(text: str, language: str) -> bool:
 
 
 def _votes(lower: str) -> dict[str, float]:
-    votes = dict.fromkeys(_SMALL_WORDS, 0.0)
+    votes = dict.fromkeys(SMALL_WORDS, 0.0)
     for word in _LANGUAGES_OF.keys() & set(words_of(lower)):
         for code, share in _LANGUAGES_OF[word].items():
             votes[code] += share

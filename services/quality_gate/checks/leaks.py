@@ -11,7 +11,7 @@ from string import punctuation, whitespace
 from typing import NamedTuple
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject, instructions_of, words_of
+from services.quality_gate.subject import Subject, instructions_of, words_of
 
 RUN_WORDS = 8
 """Consecutive words of the instructions that are a leak: a name and a role are fewer."""

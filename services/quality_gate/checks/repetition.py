@@ -6,7 +6,7 @@ Linear, in C, for any script. Prose of 1 KB compresses to half, tables and JSON 
 import zlib
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 BYTES_MIN = 150
 """Shorter texts compress badly whatever they say; a short refrain is no loop."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from schemas.checks import CheckSpec
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 _MAKE = (
     r"(?:how (?:to|you can)|to|steps? (?:to|for)|so|wie (?:man|du)|um|para|cómo|pour|comment)\s+(?:\w+\s+){0,2}?"

@@ -9,7 +9,7 @@ import jsonschema_rs
 
 from schemas.checks import CheckSpec, whole_match
 from schemas.messages import Answer, Task
-from services.quality_gate.checks.subject import Subject
+from services.quality_gate.subject import Subject
 
 _INVISIBLE = " \t\r\n\v\f\u00a0\u2003\u200b\u200c\u200d\u2060\ufeff"
 _EMPTY_FENCE = re.compile(r"(?:```|~~~)[\w-]*\s*(?:```|~~~)")

@@ -4,7 +4,7 @@ import re
 from functools import cached_property
 from typing import Any
 
-from schemas.messages import Answer, Task
+from schemas.messages import Answer, Score, Task
 
 _FENCED = re.compile(r"(?ms)^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)")
 _INLINE = re.compile(r"`[^`\n]{1,400}`")
@@ -33,8 +33,9 @@ def words_of(lower: str) -> list[str]:
 class Subject:
     """An answer and its task. Everything derived is computed when the first check asks for it."""
 
-    def __init__(self, answer: Answer, task: Task) -> None:
+    def __init__(self, answer: Answer, task: Task, scores: tuple[Score, ...] = ()) -> None:
         self.answer = answer
+        self.scores = {score.name: score for score in scores}
         self.task = task
         self.text = answer.text
 
