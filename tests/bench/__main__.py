@@ -131,6 +131,7 @@ def targets_of(figures: dict[str, Any]) -> list[Target]:
         Target(f"memory of the largest, {largest}", services[largest]["rss_mb"], RSS_MB_MAX, "MB"),
         Target(f"ready, the slowest, {slowest}", services[slowest]["ready_s"], READY_S_MAX, "s"),
         Target(f"routing decision, {stages.MODELS_COUNT} models", router_us, ROUTING_US_MAX, "µs"),
+        *gate.targets(figures["gate"]),
     ]  # fmt: skip
 
 
@@ -148,7 +149,6 @@ def tables(figures: dict[str, Any]) -> list[str]:
               calls.rows(figures["calls"])),
         table("Asked nothing, % of a core", tuple(figures["idle_cpu_percent"]), [tuple(figures["idle_cpu_percent"].values())]),
         table("Overload", *_overload(figures)),
-        *gate.targets(figures["gate"]),
     ]
 
 
