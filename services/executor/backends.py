@@ -6,7 +6,7 @@ know at once: its own calls in flight, their pace, and what a provider has just 
 
 import logging
 from asyncio import Event
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from schemas.config import Backend
@@ -50,6 +50,38 @@ class Begun:
     is_sent: bool = False
 
 
+class _Options(Mapping[str, Option]):
+    """Each is made when it is looked at: a plan names a dozen backends, and most steps look at the first candidate's."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Option]) -> None:
+        self._made: dict[str, Option | None] = dict.fromkeys(names)
+        self._make = make
+
+    def __getitem__(self, name: str) -> Option:
+        option = self._made[name]
+        if option is None:
+            option = self._made[name] = self._make(name)
+        return option
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+def _named(plan: Plan) -> Iterator[str]:
+    """The backends of a plan, candidate by candidate."""
+    for candidate in plan.candidates:
+        yield from candidate.backends
+    for fallback in plan.fallbacks:
+        for candidate in fallback.candidates:
+            yield from candidate.backends
+
+
 class Backends:
     """Must be made inside a running event loop."""
 
@@ -78,39 +110,34 @@ class Backends:
 
     def options(
         self, plan: Plan, attempt_id: str, now_ms: int, place: str | None = None, region: str = "", lane: Lane = Lane.STANDARD
-    ) -> dict[str, Option]:
+    ) -> Mapping[str, Option]:
         """Every backend of the plan that is still offered, usable by this attempt or not. `place`: the one that counted it
         in; the others then count as full, so that the place is used or given back."""
-        catalogue = self._catalogue()
-        tokens = tokens_of(plan)
-        options: dict[str, Option] = {}
-        candidates = plan.candidates
-        if plan.fallbacks:
-            candidates += tuple(candidate for fallback in plan.fallbacks for candidate in fallback.candidates)
-        for candidate in candidates:
-            for name in candidate.backends:
-                backend = catalogue.backends.get(name)
-                if backend is None or name in options or not self._is_callable(name, backend):
-                    continue
-                local = self._current(name, backend)
-                entry = local.entry
-                is_mine = place == name
-                has_room = local.has_room(lane, now_ms)
-                options[name] = Option(
-                    backend=name,
-                    usable=local.passes(attempt_id, self._instance, now_ms, is_mine),
-                    load=local.load(backend.weight, now_ms),
-                    p50_ms=local.p50_ms,
-                    p95_ms=local.p95_ms,
-                    timeout_ms=backend.timeout_ms,
-                    context_tokens=catalogue.models[backend.model].context_tokens,
-                    probe=entry is not None and entry.circuit is Circuit.HALF_OPEN,
-                    full=not is_mine and (place is not None or not has_room or self.room.is_wanted(name)),
-                    ready_at_ms=local.gated_until_ms() if is_mine else local.ready_at_ms(tokens, now_ms),
-                    retryable=local.tokens.may_retry() and self._tokens.may_retry(),
-                    is_near=not region or backend.region == region,
-                )
-        return options
+        backends, models, tokens = self._catalogue().backends, self._catalogue().models, tokens_of(plan)
+        may_retry = self._tokens.may_retry()
+
+        def option(name: str) -> Option:
+            backend = backends[name]
+            local = self._current(name, backend)
+            is_mine = place == name
+            return Option(
+                backend=name,
+                usable=local.passes(attempt_id, self._instance, now_ms, is_mine),
+                load=local.load(backend.weight, now_ms),
+                p50_ms=local.p50_ms,
+                p95_ms=local.p95_ms,
+                timeout_ms=backend.timeout_ms,
+                context_tokens=models[backend.model].context_tokens,
+                probe=local.is_probed(),
+                full=not is_mine and (place is not None or not local.has_room(lane, now_ms) or self.room.is_wanted(name)),
+                ready_at_ms=local.gated_until_ms() if is_mine else local.ready_at_ms(tokens, now_ms),
+                retryable=may_retry and local.tokens.may_retry(),
+                is_near=not region or backend.region == region,
+            )
+
+        return _Options(
+            (name for name in _named(plan) if name in backends and self._is_callable(name, backends[name])), option
+        )
 
     def _current(self, name: str, backend: Backend) -> Local:
         """What is known of a backend, with the fleet's newest word taken over."""
