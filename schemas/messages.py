@@ -380,6 +380,7 @@ class Result(Fact):
     stage: str = Field("", description="the stage that ended the request, where it was not delivered")
     answer: Answer | None = None
     checks: tuple[Check, ...] = ()
+    scores: tuple[Score, ...] = ()
     why: Why | None = None
     tried: tuple[Tried, ...] = ()
     attempts: int = 0

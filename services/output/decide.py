@@ -19,6 +19,7 @@ def result_of(envelope: Envelope[Verdict]) -> Result:
         stage=verdict.stage,
         answer=verdict.answer,
         checks=verdict.checks,
+        scores=verdict.scores,
         why=verdict.why,
         tried=verdict.tried,
         attempts=verdict.attempts,
