@@ -24,7 +24,8 @@ from shared.quality import ALL, key_of
 from shared.table import Table
 
 TOPICS = (*PLANS.values(), ATTEMPTS, VERDICTS, RESULTS, FEEDBACK)
-SAID_APART = {"rule", "excluded", "policy", "config_version"}      # of a `Why`: lines of their own
+SAID_APART = {"rule", "excluded", "policy", "config_version", "scores"}      # of a `Why`: lines of their own
+SCORES = ("quality", "micro-USD", "p95 ms", "share failing", "utility", "judgements")
 
 
 @click.command("explain")
@@ -74,6 +75,8 @@ def _plan(plan: Plan, quality: Mapping[str, QualityEntry]) -> Iterable[str]:
     yield f"    {', '.join(_figures(why, SAID_APART))}"
     for candidate in plan.candidates:
         yield from _candidate(candidate, why, quality)
+    rest = why.scores.keys() - {candidate.model for candidate in plan.candidates}
+    yield from (f"    · {model} is able, too: {_scores(why.scores[model])}" for model in why.scores if model in rest)
     yield from (f"    - {left.model}: {left.reason}" for left in why.excluded)
     for chain in plan.fallbacks:
         yield f"    after {chain.model}, {chain.failure.value}: {', '.join(each.model for each in chain.candidates)}"
@@ -83,10 +86,18 @@ def _candidate(candidate: Candidate, why: Why, quality: Mapping[str, QualityEntr
     latency = f"p95 {candidate.latency_ms} ms" if candidate.latency_ms else "latency not yet known"
     cost = f"{usd(candidate.cost_microusd)} USD, at most {usd(candidate.cost_max_microusd)}"
     apart = {"model", "backends", "quality", "cost_microusd", "cost_max_microusd", "latency_ms"}
-    more = "".join(f", {figure}" for figure in _figures(candidate, apart))
+    scored = [_scores(why.scores[candidate.model][3:])] if candidate.model in why.scores else []
+    more = "".join(f", {figure}" for figure in (*scored, *_figures(candidate, apart)))
     yield f"    + {candidate.model}: quality {candidate.quality:.3f}, {cost}, {latency}{more}; {', '.join(candidate.backends)}"
     learned = [entry for domain in (why.domain, ALL) if (entry := quality.get(key_of(candidate.model, domain)))]
     yield from (f"        learned by now: {_learned(entry)}" for entry in learned)
+
+
+def _scores(figures: Sequence[float]) -> str:
+    """The last of `Why.scores`, by name; a newer router may say more."""
+    shown = [f"{value:.4g}" for value in figures]
+    named = [f"{name} {value}" for name, value in zip(SCORES[-len(shown) :], shown, strict=False)]
+    return ", ".join(named)
 
 
 def _learned(entry: QualityEntry) -> str:

@@ -37,7 +37,7 @@ from shared.writer import Writer
 log = logging.getLogger(__name__)
 
 POLL_MS = 500
-PACE_S = 0.05
+PACE_S = 0.2
 """Between two polls of a topic: a wake-up costs as much as ten records."""
 
 ROUND_S = 0.25

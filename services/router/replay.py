@@ -124,7 +124,7 @@ async def compared(broker: Broker, order: Order) -> Comparison:
     in_force = Catalogue.from_records(tables[CONFIG].values)
     clock = RecordedClock()
     routers = [
-        Router(lambda catalogue=catalogue: catalogue, tables[FLEET].snapshot, clock)  # type: ignore[misc]
+        Router(lambda catalogue=catalogue: catalogue, tables[FLEET].snapshot, clock, quality=tables[QUALITY].snapshot)  # type: ignore[misc]
         for catalogue in (in_force, catalogue_of(order.specs, in_force))
     ]
     found = Comparison()

@@ -29,7 +29,8 @@ def a_step(topic: Topic, value: object, after_ms: int) -> Step:
 def the_steps() -> list[Step]:
     why = a_why(
         policy="careful", config_version=7, quality_min=0.6, domain="code", complexity=0.4,
-        excluded=(Excluded(model="large", reason="every circuit is open"),),
+        excluded=(Excluded(model="large", reason="every circuit is open"),), mode="utility", price=1.5, propensity=0.95,
+        scores={"small": (0.5, 100, 0, 0.02, 0.61, 12.5), "medium": (0.7, 900, 800, 0.25, 0.4, 0)},
     )  # fmt: skip
     plan = a_plan("small", task=a_task(a_chat("a private prompt")), why=why)
     finished = Attempt(
@@ -63,8 +64,10 @@ def test_a_plan_says_its_rule_its_figures_its_candidates_and_what_was_left_out()
         "+12 ms  plan 0 for acme, lane standard",
         "cheapest of 1 able models",
         "policy careful, config version 7",
-        "quality_min 0.6, domain code, complexity 0.4",
-        "+ small: quality 0.500, 0.000100 USD, at most 0.000500, latency not yet known; small-a",
+        "quality_min 0.6, domain code, complexity 0.4, mode utility, price 1.5, propensity 0.95",
+        "+ small: quality 0.500, 0.000100 USD, at most 0.000500, latency not yet known, share failing 0.02, utility 0.61, "
+        "judgements 12.5; small-a",
+        "· medium is able, too: quality 0.7, micro-USD 900, p95 ms 800, share failing 0.25, utility 0.4, judgements 0",
         "learned by now: at code mean score 0.500, 4.0 judgements of 2 tenants",
         "- large: every circuit is open",
     ):
