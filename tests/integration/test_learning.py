@@ -28,7 +28,7 @@ from tests.support.traffic import Asked, Stream
 CHANGED_S_MAX = 2.0
 JUDGEMENTS = 6
 BUDGET_USD = Decimal("0.01")
-LEARNING = Policy(quality_min=0.5, quality_min_hard=0.5, escalations_max=0, checks=("not_refused",))
+LEARNING = Policy(quality_min=0.35, quality_min_hard=0.35, escalations_max=0, checks=("not_refused",))
 STRICT = Policy(quality_min=0.5, quality_min_hard=0.5, escalations_max=0, checks=(), require_certified=("maths",))
 
 
@@ -67,8 +67,13 @@ def _prompt(number: int) -> str:
     return f"Tell me something about the town of Lisbon, please, number {number}."
 
 
-def models_of(asked: list[Asked]) -> list[str]:
-    return [one.result.answer.model if one.result and one.result.answer else "" for one in asked]
+def planned(asked: Asked) -> str:
+    """The model that was planned first; the executor may have had its reasons to ask the next one."""
+    return next(iter(asked.result.why.scores), "") if asked.result and asked.result.why else ""
+
+
+def answered(asked: Asked) -> str:
+    return asked.result.answer.model if asked.result and asked.result.answer else ""
 
 
 async def a_table(system: System, topic: Any) -> Table[Any]:
@@ -78,8 +83,12 @@ async def a_table(system: System, topic: Any) -> Table[Any]:
 
 
 async def _feedback_moves_the_next_decision(system: System) -> None:
-    before = await ask(system, "learner", JUDGEMENTS)
-    assert set(models_of(before)) == {"sim-nano"}, "the cheapest that is good enough by its prior"
+    before: list[Asked] = []
+    async with asyncio.timeout(60):
+        while len(before) < JUDGEMENTS:
+            (one,) = await ask(system, "learner")
+            assert planned(one) == "sim-nano", await _explained(system, one)      # the cheapest that is good enough by its prior
+            before += [one] if answered(one) == "sim-nano" else []
     async with aiohttp.ClientSession() as http:
         for one in before:
             assert one.result is not None
@@ -87,14 +96,14 @@ async def _feedback_moves_the_next_decision(system: System) -> None:
             async with http.post(f"{system.http_url}/v1/feedback", json=body) as said:
                 assert said.status == 202
     told_ms = now_ms()
-    after = await _once_it_is(system, "learner", lambda asked: models_of([asked]) == ["sim-small"])
+    after = await _once_it_is(system, "learner", lambda asked: planned(asked) == "sim-small")
     took_s = (after.due_ms - told_ms) / 1000
     click.echo(f"feedback changed the decision on a request that came {took_s:.2f} s after it")
     assert took_s < CHANGED_S_MAX
     assert after.result is not None
     text = await _explained(system, after)
     click.echo(text)
-    for said in ("plan 0 for learner", "+ sim-small", "learned by now: at chat mean score", "verdict delivered"):
+    for said in ("plan 0 for learner", "+ sim-small", "sim-nano", "learned by now: at chat mean score", "verdict delivered"):
         assert said in text
 
 
@@ -126,15 +135,15 @@ async def _verdicts_are_learned_from(system: System) -> None:
 
 async def _a_budget_is_kept(system: System, config: Callable[[Decimal], ConfigFile]) -> None:
     (first,) = await ask(system, "saver")
-    assert models_of([first]) == ["sim-large"], await _explained(system, first)
+    assert planned(first) == "sim-large", await _explained(system, first)
     spend = await a_table(system, SPEND)
     await until(lambda: "saver" in spend.values)
     entry: SpendEntry = spend.values["saver"]
     assert first.result is not None
     assert (entry.day.microusd, entry.day.calls) == (first.result.cost_microusd, 1)
     await system.apply(config(Decimal(entry.day.microusd) / 1_000_000 / Decimal("0.95")))
-    near = await _once_it_is(system, "saver", lambda asked: models_of([asked]) != ["sim-large"])
-    assert models_of([near]) == ["sim-nano"], "the cheapest able model"
+    near = await _once_it_is(system, "saver", lambda asked: planned(asked) != "sim-large")
+    assert planned(near) == "sim-nano", "the cheapest able model"
     await system.apply(config(Decimal(entry.day.microusd) / 1_000_000))
     spent = await _once_it_is(system, "saver", lambda asked: asked.result is not None and not asked.is_delivered)
     assert spent.result is not None
@@ -183,11 +192,11 @@ async def _certificates_open_doors(system: System) -> None:
             (after,) = await ask(system, "strict", 1, **maths)
             if after.is_delivered:
                 break
-    assert models_of([after]) == ["sim-large"], "though others are cheaper"
+    assert planned(after) == "sim-large", "though others are cheaper"
 
 
 async def _all() -> None:
-    async with running(Setup(a_config, latency_scale=0.0), click.echo) as system:
+    async with running(Setup(a_config, latency_scale=0.3), click.echo) as system:
         url = system.simulator.url
         await _feedback_moves_the_next_decision(system)
         await _a_budget_is_kept(system, lambda usd: a_config(url, usd))
