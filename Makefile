@@ -6,9 +6,10 @@ VENV   := .cache/venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
+DATA   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-routing bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +46,9 @@ gate: $(READY) ## how often the quality gate's checks and scores are right about
 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-routing: $(READY) ## the router over recorded outcomes of models: make bench-routing DATA=folder
+	@$(BIN)/python -m tests.bench.routing --data '$(DATA)' $(ARGS)
 
 bench-peers: $(READY) ## the same figures of a LiteLLM proxy, side by side
 	@$(BIN)/python -m tests.bench.peers $(ARGS)

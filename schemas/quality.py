@@ -39,7 +39,7 @@ class Cell(Fact):
 
 
 class QualityEntry(Fact):
-    """What was learned of one model in one domain, in all of them (`*`), or from the words of what was asked (`#`). Replaced
+    """What was learned of one model in one domain, in all (`*`), or from the words asked (`#`) or answered (`?`). Replaced
     whole; keyed `model/domain`. `counted` makes a replay add nothing twice."""
 
     model: str
@@ -48,5 +48,8 @@ class QualityEntry(Fact):
     tokens_out: float = Field(0.0, ge=0, description="running mean of output tokens of a call; 0: not yet known")
     tokens_seen: float = Field(0.0, ge=0, description="discounted count of the calls in `tokens_out`")
     counted: dict[str, int] = Field(default_factory=dict, description="`topic/partition` → offset up to which it counts")
-    words: str = Field("", description="only where domain is `#`: weights on hashed words; see shared/words.py")
+    words: str = Field("", description="only where domain is `#` or `?`: weights on hashed words; see shared/words.py")
+    drift: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="tenant → cumulative sums of scores below and above their mean, to notice a change"
+    )
     updated_ms: int = Field(0, description="time of the judgement up to which older ones were discounted")

@@ -27,22 +27,34 @@ ALL = "*"
 WORDS = "#"
 """The domain of an entry that holds weights on words. It is large and changes slowly: publish it every ten seconds or so."""
 
+ANSWERS = "?"
+"""The same of the words of a model's own answers: how right an answer is that reads like this one."""
+
 REST = ""
 """The tenant under whom all are counted for whom a table has no place of their own."""
 
-LEAN = 10.0
-"""Judgements that the next coarser table counts for: the best of 3, 10 and 30 in the literature's and our own trials."""
+LEAN = 30.0
+"""Judgements that the next coarser table counts for. 10 and 30 differ little; 30 errs less where
+models are many (`make bench-routing`)."""
 
 SHARE_MAX = 0.1
 TENANTS_MAX = 32
 """Kept apart per table; the tenants beyond count as one. With more room a flood of invented tenants could buy more weight."""
 
-KEEP = 0.997
-"""What a tenant's newer judgement leaves of its older ones in the same table: it remembers about 330, so that a model that
-changes is believed anew after some hundred. Per tenant: nobody can make others' judgements be forgotten."""
+KEEP = 0.9995
+"""What a tenant's newer judgement leaves of its older ones in the same table, so that it remembers about 2,000. Per tenant:
+nobody can make others' judgements be forgotten."""
+
+DRIFT_SLACK = 0.2
+DRIFT_ALARM = 8.0
+DRIFT_KEPT = 5.0
+"""A model that changes is noticed by two cumulative sums (CUSUM, Page 1954) of how far scores lie below and above their
+mean, each less SLACK: a drop by half raises the alarm after some 27 judgements, chance once in 360,000
+(exp(2·slack·alarm/σ²), σ² = 1/4). Then the tenant's judgements in that table count for KEPT ones only."""
 
 HALF_LIFE_MS = 30 * 86_400_000
 TOKENS_KEEP = 0.99
+TOKENS_LEAN = 10.0
 WORDS_MOVE_MAX = 0.1
 
 TIERS = (0.25, 0.45)
@@ -62,6 +74,7 @@ class Judged:
     """One judgement of one answer. `source` is `topic/partition` and `offset` its place there: together they make it count once.
 
     `buckets`: the `sketch` of the last user message, or nothing. `tokens_out`: as the provider counted, or None.
+    `answer_buckets`: the `sketch` of the answer, or nothing.
     """
 
     model: str
@@ -75,6 +88,7 @@ class Judged:
     weight: float = 1.0
     buckets: Sequence[int] = ()
     tokens_out: int | None = None
+    answer_buckets: Sequence[int] = ()
 
 
 _NOTHING = (0.0, 0.0)
@@ -90,17 +104,35 @@ class _Table:
     tokens_seen: float = 0.0
     words: Words | None = None
     updated_ms: int = 0
+    drift: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, judged: Judged) -> None:
         self._age(judged.at_ms)
         tenants = self.cells.setdefault(judged.tier, {})
-        known = judged.tenant in tenants or len(tenants) < TENANTS_MAX
-        sums = tenants.setdefault(judged.tenant if known else REST, [0.0, 0.0])
+        tenant = judged.tenant if judged.tenant in tenants or len(tenants) < TENANTS_MAX else REST
+        if tenant != REST:
+            self._notice(tenant, judged.score)
+        sums = tenants.setdefault(tenant, [0.0, 0.0])
         sums[0] = sums[0] * KEEP + judged.weight
         sums[1] = sums[1] * KEEP + judged.weight * judged.score
         if judged.tokens_out is not None:
             self.tokens_seen = self.tokens_seen * TOKENS_KEEP + 1.0
             self.tokens_out += (judged.tokens_out - self.tokens_out) / self.tokens_seen
+
+    def _notice(self, tenant: str, score: float) -> None:
+        """Forget most of what a tenant said where its judgements have drifted away from their mean."""
+        own = [tenants[tenant] for tenants in self.cells.values() if tenant in tenants]
+        count, score_sum = sum(map(_count, own)), sum(sums[1] for sums in own)
+        if count < 2 * DRIFT_KEPT:
+            return
+        below, above = self.drift.get(tenant, _NOTHING)
+        beside = score_sum / count - score
+        below, above = max(0.0, below + beside - DRIFT_SLACK), max(0.0, above - beside - DRIFT_SLACK)
+        if max(below, above) > DRIFT_ALARM:
+            below = above = 0.0
+            for sums in own:
+                sums[:] = [each * min(1.0, DRIFT_KEPT / count) for each in sums]
+        self.drift[tenant] = [below, above]
 
     def _age(self, at_ms: int) -> None:
         """Everything loses half its weight in HALF_LIFE_MS; done in steps of at least an hour, and never backwards."""
@@ -145,14 +177,15 @@ class Knowledge:
 
     def fold(self, judged: Judged, prior: float) -> tuple[str, ...]:
         """Count a judgement. `prior`: the catalogue's quality of the model. Returns the keys that changed: none of a replay."""
-        believed = self.quality(judged.model, ALL, 0, judged.tenant, prior) if judged.buckets else prior
+        believed = self.quality(judged.model, ALL, 0, judged.tenant, prior) if judged.buckets or judged.answer_buckets else prior
         fresh = [(key, table) for key, table in self._touched(judged) if judged.offset > table.counted.get(judged.source, -1)]
-        for _, table in fresh:
+        for key, table in fresh:
             table.counted[judged.source] = judged.offset
             if table.words is None:
                 table.add(judged)
             elif table.may_teach(judged.tenant, judged.weight):
-                table.words.learn(judged.buckets, believed, judged.score, judged.weight)
+                buckets = judged.answer_buckets if key.endswith(f"/{ANSWERS}") else judged.buckets
+                table.words.learn(buckets, believed, judged.score, judged.weight)
                 table.add(judged)
         if fresh:
             self._believed[judged.model] = {}
@@ -174,6 +207,7 @@ class Knowledge:
             tokens_seen=table.tokens_seen,
             counted=dict(table.counted),
             words=table.words.to_text() if table.words else "",
+            drift={tenant: (below, above) for tenant, (below, above) in table.drift.items()},
             updated_ms=table.updated_ms,
         )
 
@@ -225,12 +259,12 @@ class Knowledge:
         for key in (key_of(model, ALL), key_of(model, domain)):
             table = self._tables.get(key)
             if table and table.tokens_seen:
-                tokens = (table.tokens_out * table.tokens_seen + tokens * LEAN) / (table.tokens_seen + LEAN)
+                tokens = (table.tokens_out * table.tokens_seen + tokens * TOKENS_LEAN) / (table.tokens_seen + TOKENS_LEAN)
         return round(tokens)
 
-    def words(self, model: str) -> Words | None:
-        """The weights on words of a model, where there are any."""
-        table = self._tables.get(key_of(model, WORDS))
+    def words(self, model: str, of: str = WORDS) -> Words | None:
+        """The weights on words of what a model was asked (WORDS) or answered (ANSWERS), where there are any."""
+        table = self._tables.get(key_of(model, of))
         return table.words if table else None
 
     def words_move_max(self, model: str, tenant: str) -> float:
@@ -252,10 +286,11 @@ class Knowledge:
         return believed
 
     def _touched(self, judged: Judged) -> Iterator[tuple[str, _Table]]:
-        for domain in (judged.domain, ALL, WORDS) if judged.buckets else (judged.domain, ALL):
+        read = ((WORDS, judged.buckets), (ANSWERS, judged.answer_buckets))
+        for domain in (judged.domain, ALL, *(domain for domain, buckets in read if buckets)):
             key = key_of(judged.model, domain)
             if key not in self._tables:
-                self._tables[key] = _Table(words=Words() if domain == WORDS else None)
+                self._tables[key] = _Table(words=Words() if domain in (WORDS, ANSWERS) else None)
             yield key, self._tables[key]
 
     def _forget(self, key: str) -> None:
@@ -273,14 +308,17 @@ def key_of(model: str, domain: str) -> str:
     return f"{model}/{domain}"
 
 
-def with_words(believed: float, logit: float, move_max: float, models: int) -> float:
-    """Expected score once the words are known. `logit`: from `Words.logit`; moved by at most `move_max`.
+def with_words(table: float, overall: float, logit: float, move_max: float, models: int) -> float:
+    """Expected score once the words are known: `table` is what the tables believe, `overall` the model's mean, `logit` from
+    `Words.logit`. Moved away from `table` by at most `move_max`.
 
     `models`: how many are compared. The best of many noisy guesses is more often the luckiest one, so with more models each
-    guess counts for less: (models − 1)^−0.4, all of it with two, 0.38 with twelve, as `make bench-routing` found best.
+    guess counts for less: (models − 1)^−0.4, all of it with two, 0.38 with twelve (best of 0, 0.4 and 0.7 in
+    `make bench-routing`). Words tell the domain, too, so the table's view of it counts for the rest.
     """
     share = max(1, models - 1) ** -0.4
-    return believed + max(-move_max, min(move_max, chance(believed, share * logit) - believed))
+    base = table + share * (overall - table) if logit else table
+    return table + max(-move_max, min(move_max, chance(base, share * logit) - table))
 
 
 def _pooled(tenants: Mapping[str, Sequence[float]], own: str, lean_on: float) -> float:
@@ -311,7 +349,8 @@ def _table(entry: QualityEntry) -> _Table:
     for cell in entry.cells:
         cells.setdefault(cell.tier, {})[cell.tenant] = [cell.count, min(cell.score_sum, cell.count)]
     words = Words.from_text(entry.words) if entry.words else None
-    return _Table(cells, dict(entry.counted), entry.tokens_out, entry.tokens_seen, words, entry.updated_ms)
+    drift = {tenant: list(sums) for tenant, sums in entry.drift.items()}
+    return _Table(cells, dict(entry.counted), entry.tokens_out, entry.tokens_seen, words, entry.updated_ms, drift)
 
 
 def keys_of(entries: Iterable[QualityEntry]) -> dict[str, QualityEntry]:

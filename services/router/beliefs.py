@@ -6,7 +6,7 @@ from schemas.messages import Chat, Features
 from schemas.quality import QualityEntry
 from services.router.offers import Offer
 from services.router.terms import Beliefs
-from shared.quality import Knowledge, tier_of, with_words
+from shared.quality import ALL, Knowledge, tier_of, with_words
 from shared.words import picker, sketch, text_asked
 
 REFRESH_MS = 250
@@ -53,7 +53,8 @@ def of_sketch(
         words = knowledge.words(model) if pick else None
         if words and pick:
             move_max = knowledge.words_move_max(model, tenant)
-            expected = with_words(expected, words.logit_of(pick, len(buckets)), move_max, len(known))
+            overall = knowledge.quality(model, ALL, 0, tenant, prior)
+            expected = with_words(expected, overall, words.logit_of(pick, len(buckets)), move_max, len(known))
         quality[model] = round(expected, 4)
     return Beliefs(
         quality,
