@@ -17,6 +17,7 @@ them: others together may add little beyond SHARE_MAX each (`may_teach`), and ar
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from schemas.quality import Cell, Judge, QualityEntry
 from shared.words import Words, chance
@@ -174,6 +175,8 @@ class Knowledge:
         self._tables: dict[str, _Table] = {}
         self._read: dict[str, QualityEntry] = {}
         self._believed: dict[str, dict[tuple[str, int, str, float], float]] = {}
+        self._tenants: set[str] = set()
+        self.memo: dict[Any, Any] = {}      # a reader's own conclusions; emptied when a table changes
 
     def fold(self, judged: Judged, prior: float) -> tuple[str, ...]:
         """Count a judgement. `prior`: the catalogue's quality of the model. Returns the keys that changed: none of a replay."""
@@ -189,6 +192,8 @@ class Knowledge:
                 table.add(judged)
         if fresh:
             self._believed[judged.model] = {}
+            self._tenants.add(judged.tenant)
+            self.memo.clear()
         return tuple(key for key, _ in fresh)
 
     def entry(self, key: str) -> QualityEntry:
@@ -215,6 +220,10 @@ class Knowledge:
         """The models that anything is known of."""
         return self._believed
 
+    def knows(self, tenant: str) -> bool:
+        """Whether the tenant may have judged anything; of all others the same is believed."""
+        return tenant in self._tenants
+
     def known(self) -> Sequence[str]:
         """Keys of every table there is."""
         return tuple(self._tables)
@@ -229,6 +238,7 @@ class Knowledge:
                 self._read[key] = entry
                 self._tables[key] = _table(entry)
                 self._believed[entry.model] = {}
+                self._tenants.update(cell.tenant for cell in entry.cells)
 
     def quality(self, model: str, domain: str, tier: int, tenant: str, prior: float) -> float:
         """Expected score in [0, 1] before the words are looked at. One look-up, but after a change of the model's tables."""
@@ -294,6 +304,7 @@ class Knowledge:
             yield key, self._tables[key]
 
     def _forget(self, key: str) -> None:
+        self.memo.clear()
         self._read.pop(key, None)
         self._tables.pop(key, None)
         model = key.rpartition("/")[0]

@@ -1,17 +1,19 @@
 """What the router believes of the catalogue's models: the published quality entries, kept decoded between requests."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from schemas.messages import Chat, Features
 from schemas.quality import QualityEntry
 from services.router.offers import Offer
 from services.router.terms import Beliefs
-from shared.quality import ALL, Knowledge, tier_of, with_words
-from shared.words import picker, sketch, text_asked
+from shared.quality import ALL, REST, Knowledge, tier_of, with_words
+from shared.words import Words, picker, sketch, text_asked
 
 REFRESH_MS = 250
 """How long entries are taken for unchanged: looking through hundreds of them costs more than a decision."""
 
+MEMO_MAX = 4_096
 NOTHING = Beliefs()
 
 
@@ -44,20 +46,42 @@ def believed(knowledge: Knowledge, priors: Iterable[tuple[str, float]], text: st
 def of_sketch(
     knowledge: Knowledge, priors: Iterable[tuple[str, float]], buckets: tuple[int, ...], task: Features, tenant: str
 ) -> Beliefs:
-    """The same of a text that is a sketch already."""
-    known, tier = list(priors), tier_of(task.complexity)
-    pick = picker(buckets) if buckets else None
-    quality: dict[str, float] = {}
-    for model, prior in known:
-        expected = knowledge.quality(model, task.domain, tier, tenant, prior)
-        words = knowledge.words(model) if pick else None
-        if words and pick:
-            move_max = knowledge.words_move_max(model, tenant)
-            overall = knowledge.quality(model, ALL, 0, tenant, prior)
-            expected = with_words(expected, overall, words.logit_of(pick, len(buckets)), move_max, len(known))
+    """The same of a text that is a sketch already. What the tables say is made once until one of them changes."""
+    known, tier = tuple(priors), tier_of(task.complexity)
+    at = (known, task.domain, tier, task.tokens_out, tenant if knowledge.knows(tenant) else REST)
+    told: _Told | None = knowledge.memo.get(at)
+    if told is None:
+        if len(knowledge.memo) >= MEMO_MAX:
+            knowledge.memo.clear()
+        told = knowledge.memo[at] = _tables_say(knowledge, *at)
+    if not buckets or not told.worded:
+        return told.beliefs
+    pick, count, quality = picker(buckets), len(buckets), dict(told.beliefs.quality)
+    for model, overall, words, move_max in told.worded:
+        expected = with_words(quality[model], overall, words.logit_of(pick, count), move_max, len(known))
         quality[model] = round(expected, 4)
-    return Beliefs(
-        quality,
-        {model: knowledge.evidence(model, task.domain) for model, _ in known},
-        {model: knowledge.tokens_out(model, task.domain, task.tokens_out) for model, _ in known},
+    return Beliefs(quality, told.beliefs.evidence, told.beliefs.tokens_out)
+
+
+def _tables_say(
+    knowledge: Knowledge, known: tuple[tuple[str, float], ...], domain: str, tier: int, tokens_out: int, tenant: str
+) -> "_Told":
+    worded = [
+        (model, knowledge.quality(model, ALL, 0, tenant, prior), words, knowledge.words_move_max(model, tenant))
+        for model, prior in known
+        if (words := knowledge.words(model)) is not None
+    ]
+    beliefs = Beliefs(
+        {model: round(knowledge.quality(model, domain, tier, tenant, prior), 4) for model, prior in known},
+        {model: knowledge.evidence(model, domain) for model, _ in known},
+        {model: knowledge.tokens_out(model, domain, tokens_out) for model, _ in known},
     )
+    return _Told(beliefs, worded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the tables say, and of each model with words its mean, its words, and how far they may move the belief."""
+
+    beliefs: Beliefs
+    worded: list[tuple[str, float, Words, float]]
