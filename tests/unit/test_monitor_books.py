@@ -243,7 +243,7 @@ def test_feedback_is_joined_with_its_request_and_teaches_the_words_of_what_was_a
             await say(broker, "r1", 0.0)
             await asyncio.sleep(1)
             entries = await learned(broker)
-        assert seen(entries, "large/code") == (1.249, 0.249)      # what was judged before counts a little less
+        assert seen(entries, "large/code") == (1.25, 0.25)      # what was judged before counts less, in the fourth digit
         assert Words.from_text(entries["large/#"].words).logit(sketch("Sort a list.")) < 0
 
     run(main)
