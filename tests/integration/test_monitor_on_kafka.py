@@ -72,7 +72,7 @@ class Fleet:
 
 @asynccontextmanager
 async def a_fleet(broker: KafkaBroker) -> AsyncIterator[Fleet]:
-    await broker.create_topics([topic_spec(topic) for topic in (*STAGE.reads, *STAGE.writes, *STAGE.tables, DEAD_LETTERS)])
+    await broker.create_topics([topic_spec(topic) for topic in {*STAGE.reads, *STAGE.writes, *STAGE.tables, DEAD_LETTERS}])
     table: Table[FleetEntry] = Table(broker, FLEET, lambda backend: fleet.history.append(table.values[backend]))
     producer = await broker.producer()
     fleet = Fleet(broker, table, producer)
