@@ -1,16 +1,27 @@
 """`baton pipelines`: check, draw and run the pipelines of a config. Checking and drawing need no broker."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
 from schemas.config import ConfigFile
+from schemas.messages import Completion, Plan
 from schemas.pipeline import Condition, Node, Step, expanded, steps_max
+from schemas.topology import COMPLETIONS, PLANS, Topic
+from services.cli.address import bootstrap_option, connected, known_settings, run
 from services.cli.config_file import load
+from services.cli.describe import request_of
+from services.cli.send import GRACE_S, POLL_MS, WAIT_S, correspondence, record_of, text_of
+from shared.broker import Reader
+from shared.codec import decode
 from shared.errors import ConfigError
 
 _TESTS = {"equals": "is", "one_of": "is one of", "contains": "contains", "matches": "matches", "at_least": "≥", "at_most": "≤"}
@@ -64,6 +75,64 @@ def _tree(config: ConfigFile, name: str) -> Node:
 def _summary(tree: Node) -> str:
     steps = steps_max(tree)
     return f"{tree.kind}, at most {steps} step{'' if steps == 1 else 's'}"
+
+
+@pipelines.command("run")
+@click.argument("name")
+@click.argument("prompt")
+@click.option("--max-cost-usd", type=click.FloatRange(0))
+@click.option("--deadline-ms", type=click.IntRange(1), help="Within which an answer is of use.")
+@click.option("--tenant", help="Default: the one that needs no key.")
+@bootstrap_option
+def run_(name: str, prompt: str, bootstrap: str | None, **options: Any) -> None:
+    """Send PROMPT through the running Baton's pipeline NAME; one line per step, then the answer."""
+    body = {"prompt": prompt, "pipeline": name} | {key: value for key, value in options.items() if value is not None}
+    wait_s = max(WAIT_S, (options["deadline_ms"] or 0) / 1000 + GRACE_S)
+    if not run(_run(body, wait_s, bootstrap)):
+        raise click.ClickException(f"no result within {wait_s:.0f} s; is `baton up` running?")
+
+
+async def _run(body: dict[str, Any], wait_s: float, bootstrap: str | None) -> bool:
+    """Whether a result came."""
+    async with connected(known_settings(bootstrap)) as broker, correspondence(broker) as line, AsyncExitStack() as stack:
+        topics = [*PLANS.values(), COMPLETIONS]
+        readers = [(topic, await broker.reader(topic.name, at_end=True)) for topic in topics]
+        for _, reader in readers:
+            stack.push_async_callback(reader.close)
+        (id,) = await line.send([record_of(orjson.dumps(body))])
+        following = [asyncio.create_task(_follow(topic, reader, id)) for topic, reader in readers]
+        try:
+            async for result, at_ms in line.answers(wait_s):
+                if result.request_id == id:
+                    click.echo(text_of(result, at_ms))
+                    return True
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+    return False
+
+
+async def _follow(topic: Topic, reader: Reader, id: str) -> None:
+    while True:
+        for record in await reader.poll(POLL_MS):
+            if request_of(topic, record) == id and (told := progress_of(decode(topic, record.value).payload)):
+                click.echo(click.style(told, dim=True))
+
+
+def progress_of(payload: Plan | Completion) -> str:
+    """What a plan or a completion says of its step; nothing of a plain request, and never what was asked or answered."""
+    if isinstance(payload, Plan) and payload.cancels:
+        return f"cut    {', '.join(payload.cancels)}"
+    if payload.slip is None:
+        return ""
+    if isinstance(payload, Plan):
+        asked = payload.candidates[0].model if payload.candidates else "nobody"
+        again = f", try {payload.number + 1}" if payload.number else ""
+        return f"ask    {payload.slip.step:12} {asked}{again}"
+    took = payload.cost_microusd - sum(each.cost_microusd for each in payload.slip.yields)
+    said = payload.answer.model if payload.answer is not None else payload.failure.reason.value if payload.failure else ""
+    return f"end    {payload.slip.step:12} {said}, {took} micro-USD"
 
 
 # A tree for the terminal ----------------------------------------------------------------------------------------------

@@ -21,16 +21,17 @@ REPORT = ROOT / "build" / "chaos.json"
 @click.option("--faults", default=42, show_default=True, help="Processes killed or frozen.")
 @click.option("--bounces", default=2, show_default=True, help="Times the broker is killed and restarted.")
 @click.option("--seed", default=None, type=int, help="Of load, faults and provider. Default: a new one, printed.")
+@click.option("--pipelines", is_flag=True, help="Every request takes a pipeline of six calls, with a map inside a join.")
 @click.option("--mutants/--no-mutants", default=True, show_default=True, help="Plant known faults afterwards.")
-def main(requests: int, rate: float, faults: int, bounces: int, seed: int | None, mutants: bool) -> None:
+def main(requests: int, rate: float, faults: int, bounces: int, seed: int | None, pipelines: bool, mutants: bool) -> None:
     """Kill, freeze and bounce; every accepted request must get its one result, and the books must be right."""
     seed = int(time.time()) % 1_000_000 if seed is None else seed
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)   # an outage of the broker is what is wanted
-    plan = Plan("main", requests, rate, faults, bounces, seed)
+    plan = Plan("pipelines" if pipelines else "main", requests, rate, faults, bounces, seed, pipelines=pipelines)
     click.echo(f"{requests} requests at {rate:g} a second, {faults} faults, {bounces} broker restarts; --seed {seed}")
     outcome = asyncio.run(run(plan, click.echo))
     tell(outcome)
-    report: dict[str, object] = {"main": outcome.as_json()}
+    report: dict[str, object] = {plan.name: outcome.as_json()}
     write(REPORT, report)
     missed = []
     if mutants:

@@ -73,6 +73,7 @@ class Evidence:
     cut_offs: int = 0
     freezes: Sequence[tuple[int, int]] = ()      # of executors, past their session timeout: from and until, epoch ms
     skew_ms: int = 0
+    pipelines: bool = False      # requests are pipelines: when one fails, what is under way beside it is cut, on purpose
     lag: Mapping[str, int] = field(default_factory=dict)   # records that a consumer group had not finished when all was over
 
 
@@ -160,7 +161,7 @@ def audit(evidence: Evidence) -> Report:
     return Report(tuple(audited.findings()), audited.figures())
 
 
-def _finding(id: str, claim: str, checked: int, broken: Iterable[str]) -> Finding:
+def finding(id: str, claim: str, checked: int, broken: Iterable[str]) -> Finding:
     found = list(broken)
     return Finding(id, claim, checked, len(found), tuple(found[:EXAMPLES_MAX]))
 
@@ -187,7 +188,7 @@ class _Audit:
         yield from self._money()
         yield self._order()
         lag = self.seen.lag
-        yield _finding("all-consumed", "every group has finished everything it was given", len(lag),
+        yield finding("all-consumed", "every group has finished everything it was given", len(lag),
                        (f"{group}: {records} records behind" for group, records in lag.items() if records))
 
     # I1, R2: one result each, whoever reads -------------------------------------------------------------------------
@@ -195,16 +196,16 @@ class _Audit:
     def _results(self) -> Iterator[Finding]:
         seen = self.seen
         answered = {result.request_id for result in seen.late}
-        yield _finding("accepted-in-log", "every acknowledged request is in the log", len(seen.acknowledged),
+        yield finding("accepted-in-log", "every acknowledged request is in the log", len(seen.acknowledged),
                        sorted(seen.acknowledged - self.ids))
-        yield _finding("none-lost", "every accepted request has a result", len(self.ids), sorted(self.ids - answered))
-        yield _finding("no-duplicates", "no request has two results (late reader)", len(seen.late),
+        yield finding("none-lost", "every accepted request has a result", len(self.ids), sorted(self.ids - answered))
+        yield finding("no-duplicates", "no request has two results (late reader)", len(seen.late),
                        _twice(result.request_id for result in seen.late))
-        yield _finding("no-duplicates-live", "no request has two results (reader running all along)", len(seen.live),
+        yield finding("no-duplicates-live", "no request has two results (reader running all along)", len(seen.live),
                        _twice(result.request_id for result in seen.live))
         late = {(result.partition, result.offset): result.request_id for result in seen.late}
         live = {(result.partition, result.offset): result.request_id for result in seen.live}
-        yield _finding("readers-agree", "what was once read as committed stays so, and nothing else appears", len(late),
+        yield finding("readers-agree", "what was once read as committed stays so, and nothing else appears", len(late),
                        (f"{place}: live {live.get(place)}, late {late.get(place)}" for place in sorted(late.keys() | live.keys())
                         if late.get(place) != live.get(place)))
 
@@ -214,9 +215,9 @@ class _Audit:
         owners = {id: entry.attempt.request_id for id, entry in self.entries.items()}
         phantoms = [f"result of {result.request_id}" for result in self.seen.late if result.request_id not in self.ids]
         phantoms += [f"attempt {id}" for id, request_id in owners.items() if request_id not in self.ids]
-        yield _finding("no-phantoms", "every result and attempt names an accepted request",
+        yield finding("no-phantoms", "every result and attempt names an accepted request",
                        len(self.seen.late) + len(owners), phantoms)
-        yield _finding("attempts-unique", "an attempt id is started once and has at most one known cost", len(owners), (
+        yield finding("attempts-unique", "an attempt id is started once and has at most one known cost", len(owners), (
             f"{id}: started {entry.started} times, known {entry.known} times"
             for id, entry in self.entries.items() if entry.started > 1 or entry.known > 1))
 
@@ -230,16 +231,19 @@ class _Audit:
                 unlisted.append(f"{line.attempt_id or 'no attempt id'}: {line.cost_microusd} micro-USD")
             elif entry.started_logged_ms is None or entry.started_logged_ms > line.at_ms + self.seen.skew_ms:
                 late.append(f"{line.attempt_id}: started logged at {entry.started_logged_ms}, billed at {line.at_ms}")
-        yield _finding("every-call-listed", "every billed call is on the ledger", len(self.seen.invoice), unlisted)
-        yield _finding("write-ahead", "its started line was logged before it was billed", len(self.seen.invoice), late)
-        yield _finding("none-left-open", "every started attempt is closed", len(self.entries),
+        yield finding("every-call-listed", "every billed call is on the ledger", len(self.seen.invoice), unlisted)
+        yield finding("write-ahead", "its started line was logged before it was billed", len(self.seen.invoice), late)
+        yield finding("none-left-open", "every started attempt is closed", len(self.entries),
                        (f"{id} by {entry.attempt.executor}" for id, entry in self.entries.items() if entry.is_open))
-        cut_off = [id for id, entry in self.entries.items() if entry.cut_off]
+        cut_off = [id for id, entry in self.entries.items() if entry.cut_off and not self._is_cut_on_purpose(entry)]
         yield self._zombies()
         executors = sorted({self.entries[id].attempt.executor for id in cut_off})
         cut_offs, peak = self.seen.cut_offs, self.in_flight_peak
         claim = f"attempts cut off: {len(cut_off)} of {len(executors)} executors <= {cut_offs} cut-offs x {peak} in flight"
-        yield _finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
+        yield finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
+
+    def _is_cut_on_purpose(self, entry: Entry) -> bool:
+        return self.seen.pipelines and entry.attempt.failure is FailureClass.CANCELLED
 
     def _zombies(self) -> Finding:
         """An executor that woke up after its partitions were given away begins no call. Who slept is told by its silence,
@@ -252,7 +256,7 @@ class _Audit:
             if awake:
                 broken += [f"{id} {at_ms - until_ms} ms after it woke" for at_ms, executor, id in begun
                            if at_ms >= until_ms and executor in asleep]
-        return _finding("zombies-silent", "who woke up too late begins no call", len(self.seen.freezes), broken)
+        return finding("zombies-silent", "who woke up too late begins no call", len(self.seen.freezes), broken)
 
     @cached_property
     def in_flight_peak(self) -> int:
@@ -275,15 +279,15 @@ class _Audit:
         known = {id: e for id, e in self.entries.items() if not e.is_open and e.attempt.cost_known}
         unknown = {id: e for id, e in self.entries.items() if id not in known}
         ledger, invoice = sum(e.attempt.cost_microusd for e in known.values()), sum(self.billed.get(id, 0) for id in known)
-        yield _finding("ledger-is-invoice", f"known attempts: ledger {ledger} = invoice {invoice} micro-USD", len(known), (
+        yield finding("ledger-is-invoice", f"known attempts: ledger {ledger} = invoice {invoice} micro-USD", len(known), (
             f"{id}: ledger {entry.attempt.cost_microusd}, invoice {self.billed.get(id, 0)}"
             for id, entry in known.items() if entry.attempt.cost_microusd != self.billed.get(id, 0)))
-        yield _finding("unknown-within-max", "an attempt of unknown cost was billed no more than its maximum", len(unknown), (
+        yield finding("unknown-within-max", "an attempt of unknown cost was billed no more than its maximum", len(unknown), (
             f"{id}: billed {self.billed.get(id, 0)}, maximum {entry.attempt.cost_max_microusd}"
             for id, entry in unknown.items() if self.billed.get(id, 0) > entry.attempt.cost_max_microusd))
-        yield _finding("billed-once", "a call is billed once", len(self.seen.invoice),
+        yield finding("billed-once", "a call is billed once", len(self.seen.invoice),
                        _twice(line.attempt_id for line in self.seen.invoice))
-        yield _finding("result-cost", "a result's cost is the sum of its attempts", len(self.seen.late), self._result_costs())
+        yield finding("result-cost", "a result's cost is the sum of its attempts", len(self.seen.late), self._result_costs())
 
     @cached_property
     def walked_twice(self) -> set[str]:
@@ -303,7 +307,8 @@ class _Audit:
         for result in self.seen.late:
             entries = by_request.get(result.request_id, [])
             known = sum(entry.attempt.cost_microusd for entry in entries if entry.attempt.cost_known)
-            if any(entry.cut_off or entry.is_open for entry in entries) or result.request_id in self.walked_twice:
+            is_cut = self.seen.pipelines and result.status != "delivered"   # siblings that end beside its end are not counted
+            if is_cut or any(entry.cut_off or entry.is_open for entry in entries) or result.request_id in self.walked_twice:
                 upper = sum(entry.cost_upper_microusd for entry in entries)
                 if result.cost_microusd > upper:
                     yield f"{result.request_id} {result.status}: {result.cost_microusd} > {upper} micro-USD"
@@ -329,7 +334,7 @@ class _Audit:
                 broken.append(f"{line}: {request.request_id} ({request.sequence}) after {before.request_id} ({before.sequence})")
                 continue
             last[line] = request
-        return _finding("order-kept", "results of one ordering key come in the order of acceptance", len(ordered), broken)
+        return finding("order-kept", "results of one ordering key come in the order of acceptance", len(ordered), broken)
 
     def figures(self) -> dict[str, int]:
         """What the run consisted of."""

@@ -50,8 +50,8 @@ class Sent:
     twice: bool = False
 
 
-def requests(seed: int, count: int) -> Iterator[Sent]:
-    """The same seed gives the same requests."""
+def requests(seed: int, count: int, pipeline: str | None = None) -> Iterator[Sent]:
+    """The same seed gives the same requests. `pipeline` is what all of them take."""
     random = Random(seed)
     lanes = [lane.value for lane in Lane]
     for number in range(count):
@@ -62,7 +62,7 @@ def requests(seed: int, count: int) -> Iterator[Sent]:
             "priority": random.choice(lanes),
             "deadline_ms": random.randint(*HURRIED_MS) if hurried else DEADLINE_MS,
             "metadata": {"number": number},
-        }
+        } | ({"pipeline": pipeline} if pipeline else {})
         if number % HTTP_EVERY == HTTP_EVERY - 1:
             yield Sent(number, body, by_http=True, twice=random.random() < TWICE_SHARE)
             continue
@@ -77,6 +77,7 @@ class Load:
     broker: Broker
     http_url: str
     seed: int
+    pipeline: str | None = None
     acknowledged: set[str] = field(default_factory=set)
     http: dict[str, str] = field(default_factory=dict)
     sent: int = 0
@@ -89,7 +90,7 @@ class Load:
         producer = await self.broker.producer(linger_ms=2)
         try:
             async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
-                for request in requests(self.seed, count):
+                for request in requests(self.seed, count, self.pipeline):
                     await asyncio.sleep(max(0.0, began_s + request.number / rate_s - time.monotonic()))
                     self.sent += 1
                     if request.by_http:

@@ -14,7 +14,8 @@ from schemas.ledger import Attempt
 from services.executor import main as executor
 from services.executor.takeover import Takeover, orphaned
 from services.output.main import Output
-from shared import broker, dispatch
+from services.router.pipelines import Pipelines
+from shared import broker, dispatch, pipeline
 from shared.broker import Commit, Headers
 from shared.delivery import PlainDelivery, Work
 from shared.ids import completion_id
@@ -102,6 +103,27 @@ def no_frozen_check() -> None:
     Runner.check_alive = lambda self: None  # type: ignore[method-assign]
 
 
+def forgotten_sibling() -> None:
+    """A join goes on without the branch that came second."""
+    race = pipeline._Reader._race
+
+    def one_is_enough(self: Any, parallel: Any, path: str, ended: Any, until_ms: Any) -> Any:
+        return race(self, parallel.model_copy(update={"quorum": len(parallel.branches) - 1}), path, ended, until_ms)
+
+    pipeline._Reader._race = one_is_enough  # type: ignore[method-assign]
+
+
+def advanced_twice() -> None:
+    """Every move of a pipeline is made twice, the second time under ids of its own."""
+    wanted = Pipelines._wanted
+
+    def twice(self: Any, envelope: Any, slip: Any, context: Any) -> Any:
+        plans = wanted(self, envelope, slip, context)
+        return plans + [(strand, plan, f"{id}/again") for strand, plan, id in plans]
+
+    Pipelines._wanted = twice  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "commit-before-produce": commit_before_produce,
     "commit-past-unfinished": commit_past_unfinished,
@@ -112,6 +134,8 @@ PLANTS: dict[str, Callable[[], None]] = {
     "no-frozen-check": no_frozen_check,
     "refund": refund,
     "write-behind": write_behind,
+    "forgotten-sibling": forgotten_sibling,
+    "advanced-twice": advanced_twice,
 }
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ class Mutant:
     invariant: str
     faults: Sequence[tuple[float, str, Kind]] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    pipelines: bool = False
 
     def plan(self, seed: int) -> Plan:
         return Plan(
             name=f"mutant-{self.name}",
-            requests=REQUESTS,
-            rate_s=RATE_S,
+            requests=REQUESTS // (6 if self.pipelines else 1),
+            rate_s=RATE_S / (6 if self.pipelines else 1),
             faults=0,
             bounces=0,
             seed=seed,
@@ -41,6 +42,7 @@ class Mutant:
             mutant_env=self.env,
             latency_scale=LATENCY_SCALE,
             settle_s=SETTLE_S,
+            pipelines=self.pipelines,
         )
 
 
@@ -66,6 +68,8 @@ MUTANTS = (
     Mutant("no-order",               "executor",      "order-kept"),
     Mutant("refund",                 "executor",      "ledger-is-invoice", _kill("executor-0", "executor-1")),
     Mutant("write-behind",           "executor",      "write-ahead"),
+    Mutant("forgotten-sibling",      "quality-gate",  "joins-complete",    pipelines=True),
+    Mutant("advanced-twice",         "router",        "no-step-paid-twice", pipelines=True),
 )
 # fmt: on
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from schemas.topology import STAGES
+from schemas.topology import COMPLETIONS, RESULTS, STAGES
 from services.cli.apply import apply_config
 from services.cli.broker import KafkaProcess
 from services.cli.broker_config import HOST, free_ports
@@ -26,7 +26,7 @@ from services.cli.topics import create_all
 from shared.broker import Broker
 from shared.errors import BrokerUnavailableError
 from shared.kafka import KafkaBroker, KafkaOptions
-from tests.chaos import evidence
+from tests.chaos import evidence, pipelines
 from tests.chaos.auditor import Evidence, Report, audit
 from tests.chaos.evidence import Watcher
 from tests.chaos.faults import BROKER, Fault, Fired, Injector, Kind, schedule, stage_of
@@ -67,6 +67,7 @@ class Plan:
     mutant_stage: str = ""
     mutant_env: Mapping[str, str] = field(default_factory=dict)
     settle_s: float = SETTLE_S
+    pipelines: bool = False    # every request takes the pipeline of `pipelines.py`
 
     @property
     def load_s(self) -> float:
@@ -116,7 +117,7 @@ async def run(plan: Plan, say: Say) -> Outcome:
         say(f"  {len(processes.names())} processes are up after {time.monotonic() - began_s:.0f} s; logs in {directory}")
         watcher = Watcher(broker)
         watching = asyncio.create_task(watcher.run())
-        load = Load(broker, f"http://{HOST}:{http_port}", plan.seed)
+        load = Load(broker, f"http://{HOST}:{http_port}", plan.seed, pipelines.NAME if plan.pipelines else None)
         injector = Injector(processes, kafka, SESSION_TIMEOUT_MS / 1000, say)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run(plan.requests, plan.rate_s))
@@ -127,6 +128,8 @@ async def run(plan: Plan, say: Say) -> Outcome:
         await asyncio.to_thread(processes.stop)
         seen = await _evidence(broker, load, watcher, invoice, injector.fired, plan, lag)
         report = audit(seen)
+        if plan.pipelines:
+            report = await _with_pipelines(report, broker, seen)
         if not report.holds:
             lost = load.acknowledged - watcher.answered
             lines = {each.ordering_key for each in seen.accepted if each.request_id in lost and each.ordering_key}
@@ -155,6 +158,8 @@ async def _start(plan: Plan, processes: Processes, broker: Broker, invoice: Path
     url = f"http://{HOST}:{simulator_port}"
     providers = {"BATON_SIMULATOR_ALPHA_URL": f"{url}/alpha/v1", "BATON_SIMULATOR_BETA_URL": f"{url}/beta/v1"}
     config = offered(load_config(ROOT / "baton.yaml"), providers).config
+    if plan.pipelines:
+        config = config.model_copy(update={"pipelines": {**config.pipelines, pipelines.NAME: pipelines.TREE}})
     await apply_config(broker, config, time.time_ns() // 1_000_000)
     for stage in STAGES:
         for replica in range(plan.replicas.get(stage.name, 1)):
@@ -213,9 +218,18 @@ async def _evidence(
         ledger=await evidence.ledger(broker),
         invoice=evidence.invoice(invoice),
         cut_offs=cut_offs,
+        pipelines=plan.pipelines,
         freezes=_freezes(fired),
         lag=lag,
     )
+
+
+async def _with_pipelines(report: Report, broker: Broker, seen: Evidence) -> Report:
+    steps = pipelines.landed(await evidence.read_all(broker, COMPLETIONS))
+    results = await evidence.read_all(broker, RESULTS)
+    calls = round(len({line.attempt.attempt_id for line in seen.ledger}) / max(len(seen.accepted), 1), 2)
+    figures = {**report.figures, "steps_landed": len(steps), "calls_per_request_x100": int(calls * 100)}
+    return Report((*report.findings, *pipelines.findings(steps, seen.ledger, results)), figures)
 
 
 def _freezes(fired: Sequence[Fired]) -> list[tuple[int, int]]:
