@@ -142,8 +142,8 @@ class Local:
 
     def _is_below(self, limit: int) -> bool:
         """What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again
-        may stand there, lest all of them arrive at once."""
-        return self.in_flight - self.writing < limit and self.writing < limit
+        may stand there, lest all of them arrive at once, and together never more than the configuration allows."""
+        return self.in_flight - self.writing < limit and self.writing < limit and self.in_flight < self.gradient.limit_max
 
     def has_room(self, lane: Lane, now_ms: int) -> bool:
         """Whether a call of the lane may start; that an interactive one would is remembered."""

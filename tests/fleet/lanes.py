@@ -1,6 +1,6 @@
 """A flood in `batch`, four times what the provider can do, beside a steady stream of interactive requests.
 
-Judged on the results: the interactive ones with the flood, then the same alone. A call takes a second or two, as real ones do.
+Judged on the results: the interactive ones with the flood, then the same alone. A call takes seconds, as real ones do.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from tests.support.traffic import Asked, Stream, latencies_ms, of_stream, quanti
 
 PROVIDER, MODEL = "alpha", "sim-small"
 CAPACITY = 100
-LATENCY_SCALE = 6.0          # 1.7 s per call, so 60 calls a second: few enough for this machine to be no bottleneck
-INTERACTIVE_S, FLOOD_S = 15, 240
-FLOODED_S, ALONE_S = 30.0, 20.0
-STARTING_S = 12.0
+LATENCY_SCALE = 12.0         # 3.4 s per call, so 30 calls a second: few enough for this machine to be no bottleneck
+INTERACTIVE_S, FLOOD_S = 8, 120
+FLOODED_S, ALONE_S = 60.0, 30.0
+STARTING_S = 24.0
 """Of the flood, not judged: an executor that knows nothing of a provider tries small limits first."""
 
-FLOOD_DEADLINE_MS = 12_000
+FLOOD_DEADLINE_MS = 24_000
 SLOWER_MAX = 1.2
 BATCH_SHARE_MIN = 0.5
 """Of the capacity that the interactive requests leave."""

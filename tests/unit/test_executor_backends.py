@@ -356,6 +356,14 @@ def test_a_call_that_is_being_written_down_takes_no_place_at_the_backend() -> No
     assert (local.in_flight, local.writing) == (0, 0)
 
 
+def test_calls_at_the_backend_and_on_their_way_to_it_are_never_more_than_the_configuration_allows() -> None:
+    local = a_local(backend=a_backend(concurrency_max=4))
+    local.in_flight = local.writing = 3
+    assert local.has_room(Lane.STANDARD, T0_MS)
+    local.in_flight, local.writing = 4, 2
+    assert not local.has_room(Lane.STANDARD, T0_MS)
+
+
 def test_a_quick_backend_may_have_as_many_calls_as_end_within_a_second_and_a_slow_one_keeps_to_its_limit() -> None:
     fleet = Fleet()
     for _ in range(60):
