@@ -261,7 +261,7 @@ def test_feedback_counts_once_per_judge_for_its_own_tenant_and_only_of_a_request
             await say(broker, "r1", 0.0, tenant="globex")
             await say(broker, "never", 0.0)
             await asyncio.sleep(2)
-            assert seen(await learned(broker), "large/code")[0] == 1.249
+            assert seen(await learned(broker), "large/code")[0] == 1.25
             await say(broker, "r1", 0.0, judge=Judge.PROGRAM)
             await asyncio.sleep(2)
             assert seen(await learned(broker), "large/code")[0] > 3.2
@@ -301,7 +301,7 @@ def test_a_new_keeper_remembers_the_requests_of_the_last_while_and_learns_nothin
             assert seen(await learned(broker), "large/code") == (0.25, 0.25)
             await say(broker, "r1", 1.0)
             await asyncio.sleep(1)
-            assert seen(await learned(broker), "large/code") == (1.249, 1.249)
+            assert seen(await learned(broker), "large/code") == (1.25, 1.25)
 
     run(main)
 
