@@ -282,7 +282,7 @@ def test_feedback_on_an_answer_of_long_ago_is_found_by_its_time_and_not_without(
             await asyncio.sleep(1)
             await say(broker, "old", 0.5)
             await asyncio.sleep(2)
-            assert seen(await learned(broker), "large/code")[0] == 0.499
+            assert seen(await learned(broker), "large/code")[0] == 0.5
             await say(broker, "old", 0.5, accepted_ms=accepted_ms)
             await asyncio.sleep(2)
             assert seen(await learned(broker), "large/code")[0] > 1.4
