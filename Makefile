@@ -9,7 +9,7 @@ ARGS   ?=
 DATA   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-routing bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-routing bench-pipelines bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: $(READY) ## throughput, latency and CPU per request, on this machine
 
 bench-routing: $(READY) ## the router over recorded outcomes of models: make bench-routing DATA=folder
 	@$(BIN)/python -m tests.bench.routing --data '$(DATA)' $(ARGS)
+
+bench-pipelines: $(READY) ## what a further step of a pipeline adds, beside a bare relay of its hops
+	@$(BIN)/python -m tests.bench.pipelines
 
 bench-peers: $(READY) ## the same figures of a LiteLLM proxy, side by side
 	@$(BIN)/python -m tests.bench.peers $(ARGS)

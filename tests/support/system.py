@@ -101,8 +101,9 @@ class Simulator:
 class System:
     """A Baton that runs. Sending and reading may go on side by side."""
 
-    def __init__(self, broker: Broker, processes: Processes, simulator: Simulator, results: Reader) -> None:
+    def __init__(self, broker: Broker, processes: Processes, simulator: Simulator, results: Reader, bootstrap: str) -> None:
         self.broker = broker
+        self.bootstrap = bootstrap
         self.processes = processes
         self.simulator = simulator
         self.late_ms = 0            # how far the sender fell behind its own schedule, at the worst
@@ -186,7 +187,7 @@ async def running(setup: Setup, say: Say) -> AsyncIterator[System]:
         results = await broker.reader(RESULTS.name)
         stack.push_async_callback(results.close)
         say(f"{len(processes.names())} processes are up; their logs are in {LOG_DIR.relative_to(ROOT)}")
-        yield System(broker, processes, simulator, results)
+        yield System(broker, processes, simulator, results, kafka.bootstrap)
 
 
 def _start_simulator(processes: Processes, setup: Setup) -> str:
