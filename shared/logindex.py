@@ -91,6 +91,10 @@ class SeenIds:
             return False
         return await self._scanned_for(partition, id, since_ms)
 
+    async def look_again(self, partition: int, id: str, since_ms: int) -> bool:
+        """Whether the log holds the id by now, though it did not when it was read: somebody else may still write."""
+        return await self._scanned_for(partition, id, since_ms)
+
     async def _scanned_for(self, partition: int, id: str, since_ms: int) -> bool:
         """Memory is full: read the log without remembering it. One scan serves everybody who waits when it begins."""
         wanted = self._wanted.setdefault(partition, {})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx2
 
 from schemas.envelope import Envelope
-from schemas.ledger import Attempt, AttemptPhase
+from schemas.ledger import Attempt, AttemptPhase, FailureClass
 from schemas.messages import Failure, Plan
 from schemas.topology import ATTEMPTS
 from services.executor import books
@@ -70,6 +70,10 @@ class Executor:
             self._takeover.close(envelope.id)
             return Drop("already completed")
         attempts = await self._close_orphans(envelope, context)
+        orphans = [attempt.started_ms for attempt in attempts if attempt.failure is FailureClass.ORPHANED]
+        if orphans and await self._takeover.has_appeared(partition, envelope.id, min(orphans)):
+            self._takeover.close(envelope.id)
+            return Drop("completed by its former owner")
         if self._cancels.is_cancelled(envelope):
             return Emit(self.failed(envelope, GIVEN_UP))
         walk = Walk(self._tools, envelope, context, attempts)

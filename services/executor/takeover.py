@@ -44,6 +44,11 @@ class Takeover:
         await self._attempts.cover(partition, since_ms)
         return is_completed
 
+    async def has_appeared(self, partition: int, plan_id: str, since_ms: int) -> bool:
+        """Whether the completion of a plan with an orphaned attempt came after the log was read: its executor may only have
+        slept, and handed in what it had. Raises BrokerUnavailableError."""
+        return await self._completed.look_again(partition, completion_id(plan_id), since_ms)
+
     def has_completed(self, partition: int, plan_id: str) -> bool:
         """As far as is remembered, without looking into the log."""
         return self._completed.has(partition, completion_id(plan_id))

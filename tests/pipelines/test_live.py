@@ -28,17 +28,17 @@ sequence:
               branches:
                 - loop:
                     at_most: 2
-                    until: {value: output.text, contains: [never]}
+                    until: {value: output.text, contains: [e]}
                     body: {step: {prompt: "Turn {{ turn.number }}"}}
                 - sequence:
                     - name: list
                       step:
-                        prompt: "Name two colours."
+                        prompt: "Name the sections of an article about: {{ request.text }}"
                         model: sim-large
                         output:
                           type: object
                           required: [items]
-                          properties: {items: {type: array, minItems: 2, items: {type: string}}}
+                          properties: {items: {type: array, minItems: 2, maxItems: 4, items: {type: string}}}
                     - map: {over: list.json.items, body: {step: {prompt: "Say in a sentence: {{ item }}", gate: {checks: []}}}}
               quorum: 1
               limit_ms: 20000
