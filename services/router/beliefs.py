@@ -73,7 +73,7 @@ def _tables_say(
     ]
     beliefs = Beliefs(
         {model: round(knowledge.quality(model, domain, tier, tenant, prior), 4) for model, prior in known},
-        {model: knowledge.evidence(model, domain) for model, _ in known},
+        {model: round(knowledge.evidence(model, domain), 1) for model, _ in known},
         {model: knowledge.tokens_out(model, domain, tokens_out) for model, _ in known},
     )
     return _Told(beliefs, worded)

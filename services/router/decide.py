@@ -107,7 +107,7 @@ def decide(task: Features, options: Sequence[Option], limits: Limits) -> Decisio
     """
     if limits.terms is None:
         limits = replace(limits, terms=Terms(quality_min=limits.quality_min))
-    in_time = [option.until(limits.deadline_ms) for option in options]
+    in_time = [option.until(limits.deadline_ms) if option.gated else option for option in options]
     sifted = _sift(task, in_time, limits)
     ranked, rule = _choice(task, sifted, limits)
     if not ranked.prospects:
@@ -127,6 +127,8 @@ class _Sifted:
     quality_tried: float
 
     def excluded(self, chosen: Iterable[Option] = ()) -> tuple[Excluded, ...]:
+        if not self.barred:
+            return ()
         names = {option.offer.model for option in chosen}
         return tuple(Excluded(model=model, reason=reason) for model, _, reason in self.barred if model not in names)
 
@@ -172,10 +174,10 @@ def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits:
 
 def _barred(option: Option, task: Features, limits: Limits, quality_tried: float) -> tuple[Bar, str] | None:
     """The first bar this model does not pass, with the sentence for the plan."""
-    offer = option.offer
+    offer, terms = option.offer, limits.terms
+    assert terms is not None, "decide sets them"
     if limits.allowed and offer.model not in limits.allowed:
         return Bar.TENANT, "the tenant may not use it"
-    terms = _terms(limits)
     if offer.model in limits.denied:
         return Bar.DENIED, "the caller or the policy denies it"
     if terms.order and offer.model not in terms.order:
@@ -184,9 +186,9 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
         return Bar.PINNED, f"the caller pinned {limits.pinned}"
     if limits.stronger_than and (offer.model in limits.stronger_than or terms.quality_of(option) <= quality_tried):
         return Bar.WEAKER, f"not stronger than {', '.join(limits.stronger_than)}"
-    if not offer.capabilities.issuperset(task.needs):
+    if task.needs and not offer.capabilities.issuperset(task.needs):
         return Bar.CAPABILITY, f"lacks {', '.join(need for need in task.needs if need not in offer.capabilities)}"
-    if not offer.certified.issuperset(limits.certified_for):
+    if limits.certified_for and not offer.certified.issuperset(limits.certified_for):
         untested = ", ".join(each for each in limits.certified_for if each not in offer.certified)
         return Bar.CERTIFICATE, f"is not certified for {untested}"
     tokens = task.tokens_in + offer.tokens_out_max(task.tokens_out_max)
@@ -202,7 +204,7 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
         cost_max_microusd = offer.cost_max_microusd(task.tokens_in, task.tokens_out_max)
         if cost_max_microusd > left_microusd:
             return Bar.BUDGET, f"may cost {cost_max_microusd} micro-USD, {left_microusd} are left"
-    latency_ms = _too_slow_ms(option, limits)
+    latency_ms = _slow_ms(option, limits.lane)
     if latency_ms > limits.time_left_ms and not option.untried:
         return Bar.TIME, f"its {_PERCENTILE.get(limits.lane, 'p95')} is {latency_ms} ms, {limits.time_left_ms} ms are left"
     return None
@@ -211,9 +213,11 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
 _PERCENTILE = {"interactive": "p99", "batch": "p50"}
 
 
-def _too_slow_ms(option: Option, limits: Limits) -> int:
+def _slow_ms(option: Option, lane: str) -> int:
     """The latency that must fit into the time left: few interactive requests may miss it, half of a batch's."""
-    return {"interactive": option.p99_ms, "batch": option.p50_ms}.get(limits.lane) or option.latency_ms
+    if lane == "standard":
+        return option.latency_ms
+    return (option.p99_ms if lane == "interactive" else option.p50_ms) or option.latency_ms
 
 
 def _candidate(each: Prospect, task: Features) -> Candidate:
@@ -245,6 +249,8 @@ def _fallbacks(task: Features, chosen: Sequence[Option], sifted: _Sifted, limits
     terms = _terms(limits)
     for option in chosen:
         offer = option.offer
+        if not offer.on_context_length and not offer.on_content_filtered:
+            continue
         chains = (
             (FailureClass.CONTEXT_LENGTH, offer.on_context_length),
             (FailureClass.CONTENT_FILTERED, offer.on_content_filtered),

@@ -66,10 +66,10 @@ class Offer:
 
     def cost_microusd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
         """Expected cost of one call, rounded half up. `tokens_cached`: input a provider's cache is expected to hold."""
-        tariff = self._tariff(tokens_in)
-        tokens_out = self.tokens_out_max(tokens_out)
-        exact = (tokens_in - tokens_cached) * tariff.input_mean + tokens_cached * tariff.cached_mean
-        return (exact + tokens_out * tariff.output_mean + PICO // 2) // PICO
+        tariff = self.tariffs[0] if len(self.tariffs) == 1 else self._tariff(tokens_in)
+        tokens_out = tokens_out if tokens_out < self.output_tokens_max else self.output_tokens_max
+        exact = tokens_in * tariff.input_mean + tokens_out * tariff.output_mean + PICO // 2
+        return (exact + tokens_cached * (tariff.cached_mean - tariff.input_mean)) // PICO
 
     def charges_at_most(self, input_usd: float, output_usd: float) -> bool:
         """Whether its mean prices, USD per million tokens of a short call, are within these."""
@@ -209,7 +209,7 @@ def _option(offer: Offer, fleet: Mapping[str, FleetEntry]) -> Option:
         latency_ms=round(best.p95_ms),
         p50_ms=round(best.p50_ms),
         p99_ms=round(best.p99_ms),
-        failing=min((_failing(window) for window in windows), default=FAILING_PRIOR),
+        failing=round(min((_failing(window) for window in windows), default=FAILING_PRIOR), 4),
         untried=len(timed) < len(usable),
         gated=tuple(gated),
         open=tuple(opened),

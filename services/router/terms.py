@@ -54,7 +54,7 @@ def terms_of(
         believed=beliefs.quality,
         evidence=beliefs.evidence,
         tokens_out=beliefs.tokens_out,
-        lead=arm_of(policy.split, request.draw("split", f"{request.tenant}/{chat.session}" if chat.session else "")),
+        lead=_arm(policy, chat, request) if policy.split else "",
         order=chat.models,
         cached_by=cached_by,
     )
@@ -73,12 +73,16 @@ def scores_of(ranked: Ranked, beliefs: Beliefs) -> dict[str, tuple[float, ...]]:
             each.quality,
             each.cost_microusd,
             each.option.latency_ms,
-            round(each.option.failing, 4),
+            each.option.failing,
             round(each.utility, 4),
-            round(beliefs.evidence.get(model, 0.0), 1),
+            beliefs.evidence.get(model, 0.0),
         )
         for each in ranked.prospects[:SCORES_MAX]
     }
+
+
+def _arm(policy: Policy, chat: Chat, request: Request) -> str:
+    return arm_of(policy.split, request.draw("split", f"{request.tenant}/{chat.session}" if chat.session else ""))
 
 
 def arm_of(split: Mapping[str, float], draw: float) -> str:
