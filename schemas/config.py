@@ -153,6 +153,15 @@ class Tenant(Strict):
 CHECKS_DEFAULT = tuple(CheckSpec(check=name) for name in ("not_empty", "not_truncated", "not_refused", "matches_schema"))
 
 
+class CascadeRule(Strict):
+    """A cheap model is asked first, and a dearer one where its answer is expected to gain more than it costs."""
+
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="the simple form: ask on below this confidence; default: by the expected gain"
+    )
+    depth_max: int = Field(3, ge=2, le=3, description="models asked for one request, at most; escalations_max does not count them")
+
+
 class Policy(Strict):
     """How requests are decided and judged."""
 
@@ -178,7 +187,12 @@ class Policy(Strict):
         description="cheapest with quality_min, best of quality less cost, lateness and failures, or cheapest near the best",
     )
     quality_within: float = Field(0.03, ge=0, le=1, description="lexicographic: how far below the best is near")
-    answer_worth_usd: Decimal = Field(Decimal("0.01"), gt=0, description="utility: what a perfect answer is worth over none")
+    answer_worth_usd: Decimal = Field(
+        Decimal("0.01"), gt=0, description="utility and cascade: what a perfect answer is worth over none"
+    )
+    cascade: CascadeRule | None = Field(
+        None, description="begin with a cheap model where asking a dearer one after it pays; {}: by the expected gain; none: never"
+    )
     explore: float = Field(0.0, ge=0, le=0.2, description="share of requests that try a little-known model; no interactive one")
     deny: tuple[Name, ...] = Field((), description="models that are never asked")
     split: dict[Name, float] = Field(default_factory=dict, description="A/B: model to weight; a session stays with its arm")

@@ -257,6 +257,7 @@ class Tried(Fact):
     model: str
     backend: str
     failed_checks: tuple[str, ...] = ()
+    confidence: float | None = Field(None, description="of a cascade: chance that its answer is right; too low, so it went on")
 
 
 class Answer(Fact):
@@ -281,6 +282,19 @@ class Fallback(Fact):
     candidates: tuple[Candidate, ...]
 
 
+class Cascade(Fact):
+    """A cheap model is asked first. Where its answer passes, the gate asks the next one if that is expected to be worth it."""
+
+    model: str = Field(description="the first one")
+    believed: float = Field(description="chance that it answers well, before it has, in [0, 1]")
+    following: str = Field(description="the next one")
+    quality: float = Field(description="chance that the next one answers well")
+    cost_microusd: int = Field(description="expected cost of asking the next one")
+    latency_ms: int = Field(0, description="its p95; 0: not yet known")
+    microusd_price: float = Field(description="quality that one micro-USD must buy")
+    threshold: float | None = Field(None, description="ask on below this confidence; null: where the expected gain is above 0")
+
+
 class Plan(Fact):
     """Ordered candidates plus limits: a routing slip for the executor. Without candidates `failure` says why."""
 
@@ -298,6 +312,7 @@ class Plan(Fact):
     failure: Failure | None = None
     slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
     cancels: tuple[str, ...] = Field((), description="nothing to plan: steps below these paths are no longer wanted")
+    cascade: Cascade | None = Field(None, description="when to ask on after the first candidate's answer; null: never")
 
 
 class Completion(Fact):
@@ -317,6 +332,7 @@ class Completion(Fact):
     best: Answer | None = None
     may_escalate: bool = True
     slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
+    cascade: Cascade | None = Field(None, description="the plan's")
 
 
 class Escalation(Fact):
@@ -330,6 +346,7 @@ class Escalation(Fact):
     cost_microusd: int = 0
     slip: Slip | None = Field(None, description="of a pipeline's step; null: a plain request")
     wants: tuple[str, ...] = Field((), description="paths of the steps that are wanted next")
+    asks: str = Field("", description="of a cascade: the model that is wanted next, where it is able")
     cancels: tuple[str, ...] = Field((), description="paths below which no step is wanted any more")
 
 

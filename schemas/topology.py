@@ -140,7 +140,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
     Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND, QUALITY)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
-    Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG,)),
+    Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG, QUALITY)),
     Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
     Stage("monitor",       (OBSERVATIONS,),              (FLEET, SPEND, QUALITY, ALERTS),           (CONFIG, FLEET, SPEND, QUALITY, ATTEMPTS, VERDICTS, FEEDBACK)),
 )

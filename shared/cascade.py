@@ -6,9 +6,12 @@ units of quality. A bare confidence threshold is the limit in which the next mod
 hopeless questions, too, and can be worse than a coin.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
-from shared.words import chance
+from shared.words import bucket_of, chance, sketch
 
 DEPTH_MAX = 3
 COST_RATIO_MAX = 0.1
@@ -36,9 +39,23 @@ def pays(first: Call, following: Call, time_left_ms: float, budget_left_microusd
     )
 
 
-def confidence(believed: float, answer_logit: float) -> float:
-    """P(current right | text, answer): what was believed of the model on this text, moved by the words of its answer."""
-    return chance(believed, answer_logit)
+def confidence(believed: float, answer_logit: float, move_max: float = 1.0) -> float:
+    """P(current right | text, answer): what was believed of the model on this text, moved by the words of its answer.
+
+    By at most `move_max`: whoever taught what the words mean must not decide for everybody.
+    """
+    return believed + max(-move_max, min(move_max, chance(believed, answer_logit) - believed))
+
+
+def answer_sketch(text: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+    """The sketch of an answer: its words, and where the provider says how sure the model was of each token, the mean and the
+    lowest tenth of that, in steps. Quantiles tell more than sums, which grow with the answer."""
+    buckets = sketch(text)
+    sure = sorted(-each["logprob"] for each in logprobs if isinstance(each.get("logprob"), int | float))
+    if not sure:
+        return buckets
+    doubts = (f"doubt {min(12, int(4 * fmean(sure)))}", f"most doubt {min(12, int(2 * sure[len(sure) * 9 // 10]))}")
+    return tuple(sorted({*buckets, *map(bucket_of, doubts)}))
 
 
 def gain(confident: float, following: Call, microusd_price: float) -> float:

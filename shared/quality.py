@@ -277,9 +277,9 @@ class Knowledge:
         table = self._tables.get(key_of(model, of))
         return table.words if table else None
 
-    def words_move_max(self, model: str, tenant: str) -> float:
+    def words_move_max(self, model: str, tenant: str, of: str = WORDS) -> float:
         """How far the words may move what this tenant is told: little where others taught most of them."""
-        table = self._tables.get(key_of(model, WORDS))
+        table = self._tables.get(key_of(model, of))
         return 1.0 if table and table.owned_by(tenant) else WORDS_MOVE_MAX
 
     def _has_own(self, model: str, domain: str, tenant: str) -> bool:

@@ -54,8 +54,13 @@ def sketch(text: str) -> tuple[int, ...]:
         f"share {10 * digits // (1 + len(raw))}",
         f"lines {min(12, raw.count(10))}",
     )
-    buckets.update(zlib.crc32(size.encode()) & _MASK for size in sizes)
+    buckets.update(map(bucket_of, sizes))
     return tuple(sorted(buckets))
+
+
+def bucket_of(name: str) -> int:
+    """The bucket of something about a text that is no word of it."""
+    return zlib.crc32(name.encode()) & _MASK
 
 
 def text_asked(messages: Sequence[Mapping[str, Any]]) -> str:

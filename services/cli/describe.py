@@ -19,6 +19,7 @@ from schemas.messages import (
     Request,
     Result,
     Task,
+    Tried,
     Verdict,
 )
 from schemas.quality import Feedback, QualityEntry
@@ -142,8 +143,15 @@ def _completion(completion: Completion, _: Any) -> str:
     return f"plan {completion.plan_number}: {end}, {completion.attempts} calls, {usd(completion.cost_microusd)} USD"
 
 
+def held_against(tried: Tried) -> str:
+    """Why an answer did not end its request."""
+    if tried.confidence is not None:
+        return f"{tried.model} was not sure enough ({tried.confidence:.2f})"
+    return f"{tried.model} failed {', '.join(tried.failed_checks) or 'nothing'}"
+
+
 def _escalation(escalation: Escalation, _: Any) -> str:
-    held = "; ".join(f"{tried.model} failed {', '.join(tried.failed_checks) or 'nothing'}" for tried in escalation.tried)
+    held = "; ".join(map(held_against, escalation.tried))
     return f"a stronger model is wanted (plan {escalation.plan_number}): {held}"
 
 

@@ -15,7 +15,7 @@ from schemas.messages import Candidate, Plan, Verdict, Why
 from schemas.quality import Feedback, QualityEntry
 from schemas.topology import ATTEMPTS, FEEDBACK, PLANS, QUALITY, RESULTS, VERDICTS, Topic
 from services.cli.address import bootstrap_option, connected, known_settings, run
-from services.cli.describe import describe
+from services.cli.describe import describe, held_against
 from services.cli.results_table import usd
 from services.cli.trace import Step, accepted_ms, steps_of
 from shared.broker import Broker
@@ -75,6 +75,8 @@ def _plan(plan: Plan, quality: Mapping[str, QualityEntry]) -> Iterable[str]:
     yield f"    {', '.join(_figures(why, SAID_APART))}"
     for candidate in plan.candidates:
         yield from _candidate(candidate, why, quality)
+    if plan.cascade:
+        yield f"    cascade: {', '.join(_figures(plan.cascade, set()))}"
     rest = why.scores.keys() - {candidate.model for candidate in plan.candidates}
     yield from (f"    · {model} is able, too: {_scores(why.scores[model])}" for model in why.scores if model in rest)
     yield from (f"    - {left.model}: {left.reason}" for left in why.excluded)
@@ -139,4 +141,4 @@ def _verdict(verdict: Verdict) -> Iterable[str]:
     yield f"verdict {verdict.status.value}{reason}; {verdict.attempts} calls, {usd(verdict.cost_microusd)} USD"
     yield from (f"    {'✓' if check.passed else '✗'} {check.name} {check.detail}".rstrip() for check in verdict.checks)
     for tried in verdict.tried:
-        yield f"    {tried.model} failed {', '.join(tried.failed_checks) or 'nothing'}"
+        yield f"    {held_against(tried)}"

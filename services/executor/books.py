@@ -112,6 +112,7 @@ def completion(
         tried=plan.tried if plan else (),
         best=plan.best if plan else None,
         slip=plan.slip if plan else None,
+        cascade=plan.cascade if plan else None,
     )
     id, spent = ids.completion_id(envelope.id), spent_microusd(envelope, attempts)
     return Out(COMPLETIONS, envelope.forward(Envelope[Completion], id, payload, spent))

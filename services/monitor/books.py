@@ -19,7 +19,7 @@ from schemas.quality import Feedback, QualityEntry
 from schemas.spend import SpendEntry
 from schemas.topology import ALERTS, ATTEMPTS, FEEDBACK, QUALITY, SPEND, VERDICTS, Topic
 from services.monitor.accounts import TOTAL, Accounts, Place
-from services.monitor.lessons import Lessons
+from services.monitor.lessons import UNKNOWN, Lessons
 from services.monitor.monitor import STAGE
 from services.monitor.recall import Recall
 from shared import metrics
@@ -107,7 +107,7 @@ class Books:
         folds: dict[Topic, Fold] = {
             ATTEMPTS: lambda place, value: _attempt(accounts, place, value),
             VERDICTS: lambda place, value: _verdict(accounts, lessons, place, value),
-            FEEDBACK: lambda place, value: _feedback(accounts, lessons, recall, place, value),
+            FEEDBACK: lambda place, value: _feedback(accounts, lessons, recall, place, value, self._has_cascades()),
         }
         tasks = [asyncio.create_task(self._follow(topic, reader, folds[topic], ended)) for topic, reader in readers.items()]
         tasks.append(asyncio.create_task(self._publish(accounts, lessons, ended)))
@@ -119,6 +119,10 @@ class Books:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+    def _has_cascades(self) -> bool:
+        """Only they read the words of answers."""
+        return any(policy.cascade for policy in self._catalogue().policies.values())
 
     def _prior(self, model: str) -> float:
         known = self._catalogue().models.get(model)
@@ -209,12 +213,14 @@ def _verdict(accounts: Accounts, lessons: Lessons, place: Place, value: bytes) -
     accounts.verdict(place, envelope["tenant"], envelope["payload"].get("cost_microusd", 0))
 
 
-async def _feedback(accounts: Accounts, lessons: Lessons, recall: Recall, place: Place, value: bytes) -> None:
+async def _feedback(
+    accounts: Accounts, lessons: Lessons, recall: Recall, place: Place, value: bytes, with_answers: bool
+) -> None:
     said: Feedback = decode(FEEDBACK, value)
     answered = lessons.recall(said.request_id)
     if answered is None and (answered := await recall.answered(said)) is not None:
         lessons.remember(said.request_id, answered)
-    buckets = await recall.sketch_of(said.request_id, answered) if answered else ()
-    dropped = lessons.feedback(place, said, answered, buckets)
+    sketches = await recall.sketches_of(said.request_id, answered, with_answers) if answered else UNKNOWN
+    dropped = lessons.feedback(place, said, answered, sketches)
     metrics.OUTCOMES.labels(stage=STAGE.name, outcome="drop" if dropped else "emit", reason=dropped).inc()
     accounts.passed(place, is_told=True)

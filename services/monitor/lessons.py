@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from schemas.messages import Status
 from schemas.quality import Feedback, Judge, QualityEntry
 from services.monitor.accounts import Place
-from shared.quality import WEIGHTS, WORDS, Judged, Knowledge, tier_of
+from shared.quality import ANSWERS, WEIGHTS, WORDS, Judged, Knowledge, tier_of
 
 REMEMBERED_MAX = 50_000
 """Answered requests that feedback may name without a look into the log: some 20 MB."""
@@ -39,6 +39,16 @@ class Answered(NamedTuple):
         return int(self.source.rpartition("/")[2])
 
 
+class Sketches(NamedTuple):
+    """Of one request's words: what was asked and what was answered, as far as they are known."""
+
+    asked: tuple[int, ...] = ()
+    answered: tuple[int, ...] = ()
+
+
+UNKNOWN = Sketches()
+
+
 class Lessons:
     """One keeper's knowledge. `prior` is the catalogue's quality of a model."""
 
@@ -59,6 +69,8 @@ class Lessons:
         answered = answered_of(place, envelope)
         self.remember(envelope["request_id"], answered)
         for tried in verdict.get("tried", ()):
+            if tried.get("confidence") is not None:
+                continue      # a cascade doubted it, which is no judgement
             self._fold(place, answered, tried["model"], 0.0, Judge.GATE)
         if verdict["status"] == Status.DELIVERED and answered.model:
             counts_for = self._pass(place.at_ms)
@@ -69,8 +81,8 @@ class Lessons:
     def recall(self, request_id: str) -> Answered | None:
         return self._answered.get(request_id)
 
-    def feedback(self, place: Place, said: Feedback, answered: Answered | None, buckets: tuple[int, ...] = ()) -> str:
-        """Learn from it; returns why nothing was learned, or nothing. `buckets`: the sketch of what was asked, if known."""
+    def feedback(self, place: Place, said: Feedback, answered: Answered | None, sketches: Sketches = UNKNOWN) -> str:
+        """Learn from it; returns why nothing was learned, or nothing."""
         if answered is None or not (said.model or answered.model):
             return "unknown_request"
         if answered.tenant != said.tenant:
@@ -79,14 +91,14 @@ class Lessons:
         if said.judge in judges:
             return "repeated"
         judges.add(said.judge)
-        self._fold(place, answered, answered.model or said.model, said.score, said.judge, buckets)
+        self._fold(place, answered, answered.model or said.model, said.score, said.judge, sketches)
         return ""
 
     def due(self, now_ms: int) -> list[QualityEntry]:
         """Entries that changed since the last time; those of words at most every WORDS_INTERVAL_MS."""
         keys = {key for key in self._dirty if now_ms - self._words_ms.get(key, -WORDS_INTERVAL_MS) >= WORDS_INTERVAL_MS}
         self._dirty -= keys
-        self._words_ms |= {key: now_ms for key in keys if key.endswith(f"/{WORDS}")}
+        self._words_ms |= {key: now_ms for key in keys if key.endswith((f"/{WORDS}", f"/{ANSWERS}"))}
         return [self.knowledge.entry(key) for key in sorted(keys)]
 
     def _fold(
@@ -96,13 +108,13 @@ class Lessons:
         model: str,
         score: float,
         judge: Judge,
-        buckets: tuple[int, ...] = (),
+        sketches: Sketches = UNKNOWN,
         counts_for: int = 1,
         tokens_out: int | None = None,
     ) -> None:
         judged = Judged(
             model, answered.domain, tier_of(answered.complexity), answered.tenant, score, place.source, place.offset,
-            place.at_ms, WEIGHTS[judge] * counts_for, buckets, tokens_out,
+            place.at_ms, WEIGHTS[judge] * counts_for, sketches.asked, tokens_out, sketches.answered,
         )  # fmt: skip
         self._dirty.update(self.knowledge.fold(judged, self._prior(model)))
 

@@ -1,11 +1,12 @@
-"""Looks one request up in the log: its verdict, where feedback comes late, and what was asked, so that words can be learned.
+"""Looks one request up in the log: its verdict, where feedback comes late, and its texts, so that words can be learned.
 
 A look-up opens a reader at one moment of the log, so there are few of them: beyond LOOKUPS_PER_S a verdict waits for its turn,
 and feedback teaches no words.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -13,8 +14,9 @@ from schemas.envelope import Header
 from schemas.quality import Feedback
 from schemas.topology import TASKS, VERDICTS, Topic
 from services.monitor.accounts import Place
-from services.monitor.lessons import Answered, answered_of
+from services.monitor.lessons import UNKNOWN, Answered, Sketches, answered_of
 from shared.broker import Broker, Record
+from shared.cascade import answer_sketch
 from shared.clock import Clock
 from shared.logindex import CLOCK_SKEW_MAX_MS
 from shared.words import sketch, text_asked
@@ -43,13 +45,22 @@ class Recall:
         place = Place(f"{VERDICTS.name}/{record.partition}", record.offset, record.timestamp_ms)
         return answered_of(place, orjson.loads(record.value))
 
-    async def sketch_of(self, request_id: str, answered: Answered) -> tuple[int, ...]:
-        """Of what was asked; nothing when it is not found, or not looked for. Raises BrokerUnavailableError."""
+    async def sketches_of(self, request_id: str, answered: Answered, with_answer: bool) -> Sketches:
+        """Of what was asked, and what was answered; nothing when it is not found, or not looked for. Raises
+        BrokerUnavailableError."""
         if self._wait_s() > 0:
-            return ()
-        record = await self._find(TASKS, [answered.partition], answered.accepted_ms, request_id)
-        chat = orjson.loads(record.value or b"{}")["payload"].get("chat") if record else None
-        return sketch(text_asked(chat["messages"])) if chat else ()
+            return UNKNOWN
+        chat = (await self._payload(TASKS, request_id, answered)).get("chat")
+        answer = (await self._payload(VERDICTS, request_id, answered)).get("answer") if with_answer else None
+        return Sketches(
+            sketch(text_asked(chat["messages"])) if chat else (),
+            answer_sketch(answer["text"], answer.get("logprobs", ())) if answer else (),
+        )
+
+    async def _payload(self, topic: Topic, request_id: str, answered: Answered) -> Mapping[str, Any]:
+        record = await self._find(topic, [answered.partition], answered.accepted_ms, request_id)
+        payload: Mapping[str, Any] = orjson.loads(record.value or b"{}")["payload"] if record else {}
+        return payload
 
     def _wait_s(self) -> float:
         return max(self._next_s - self._clock.monotonic_s(), 0.0)

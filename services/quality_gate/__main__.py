@@ -5,7 +5,7 @@ from shared.service import World, run_service
 
 
 def _quality_gate(world: World) -> QualityGate:
-    return QualityGate(world.catalogue, world.clock, world.broker, world.settings.seen_max)
+    return QualityGate(world.catalogue, world.clock, world.broker, world.settings.seen_max, world.quality)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,17 @@ _NO_ANSWER = Answer(text="")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a judgement. `is_late`: the request's deadline has passed; `is_sampled`: every score is computed."""
+    """What bounds a judgement. `is_late`: the request's deadline has passed; `is_sampled`: every score is computed.
+
+    `doubt`: how likely the answer is right, where the plan's cascade asks its next model because of that.
+    """
 
     checks: tuple[CheckSpec, ...]
     escalations_max: int
     is_late: bool
     now_ms: int
     is_sampled: bool = False
+    doubt: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,15 @@ def decide(completion: Completion, limits: Limits) -> Verdict | Escalation:
     if limits.is_late:
         late = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="the answer came after deadline_ms")
         return _ended(completion, late, _best(completion, judged, limits), limits, completion.tried)
-    if not judged.failed:
-        return _delivered(completion, judged, limits)
-    tried = (*completion.tried, _tried(judged))
+    is_doubted = not judged.failed and limits.doubt is not None and completion.may_escalate
+    if not judged.failed and not is_doubted:
+        return _delivered(completion, judged, limits, completion.tried)
+    tried = (*completion.tried, _tried(judged, limits.doubt if is_doubted else None))
     best = _best(completion, judged, limits)
+    if is_doubted:
+        return _escalated(completion, best, tried)
+    if not best.failed:
+        return _delivered(completion, best, limits, tried)
     if completion.may_escalate and completion.plan_number < limits.escalations_max:
         return _escalated(completion, best, tried)
     return _ended(completion, _not_met(best), best, limits, tried)
@@ -87,6 +96,8 @@ def _without_answer(completion: Completion, failure: Failure, limits: Limits) ->
     if completion.best is None:
         return _ended(completion, failure, None, limits, completion.tried)
     best = _judge(completion, completion.best, limits)
+    if not best.failed and not limits.is_late:
+        return _delivered(completion, best, limits, completion.tried)
     reason = _not_met(best) if failure.reason in OUT_OF_MODELS else failure
     return _ended(completion, reason, best, limits, completion.tried)
 
@@ -96,15 +107,15 @@ def _judge(completion: Completion, answer: Answer, limits: Limits) -> _Judged:
 
 
 def _best(completion: Completion, judged: _Judged, limits: Limits) -> _Judged:
-    """The answer that fails the fewest checks; the earlier one on a tie."""
+    """The answer that fails the fewest checks; the earlier one on a tie, but the stronger model's of two that pass."""
     if completion.best is None:
         return judged
     earlier = _judge(completion, completion.best, limits)
-    return judged if len(judged.failed) < len(earlier.failed) else earlier
+    return judged if not judged.failed or len(judged.failed) < len(earlier.failed) else earlier
 
 
-def _tried(judged: _Judged) -> Tried:
-    return Tried(model=judged.answer.model, backend=judged.answer.backend, failed_checks=judged.failed)
+def _tried(judged: _Judged, doubt: float | None) -> Tried:
+    return Tried(model=judged.answer.model, backend=judged.answer.backend, failed_checks=judged.failed, confidence=doubt)
 
 
 def _not_met(best: _Judged) -> Failure:
@@ -112,14 +123,14 @@ def _not_met(best: _Judged) -> Failure:
     return Failure(reason=Reason.QUALITY_NOT_MET, stage=STAGE, message=message)
 
 
-def _delivered(completion: Completion, judged: _Judged, limits: Limits) -> Verdict:
+def _delivered(completion: Completion, judged: _Judged, limits: Limits, tried: Sequence[Tried]) -> Verdict:
     return Verdict(
         status=Status.DELIVERED,
         answer=judged.answer,
         checks=judged.checks,
         scores=judged.scores,
         why=completion.why,
-        tried=completion.tried,
+        tried=tuple(tried),
         attempts=completion.attempts,
         cost_microusd=completion.cost_microusd,
         decided_ms=limits.now_ms,
@@ -149,6 +160,7 @@ def _escalated(completion: Completion, best: _Judged, tried: Sequence[Tried]) ->
         task=completion.task,
         tried=tuple(tried),
         best=best.answer,
+        asks=completion.cascade.following if completion.cascade and tried[-1].confidence is not None else "",
         attempts=completion.attempts,
         cost_microusd=completion.cost_microusd,
     )

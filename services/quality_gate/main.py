@@ -1,12 +1,14 @@
 """completions -> verdicts or escalations. Thin: `checks.py` judges an answer, `decide.py` what follows from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from schemas.envelope import Envelope, Header
 from schemas.messages import Completion, Escalation, Failure, Verdict
+from schemas.quality import QualityEntry
 from schemas.topology import ESCALATIONS, VERDICTS
 from services.quality_gate.decide import Limits, decide, failed
+from services.quality_gate.doubts import Doubts
 from services.quality_gate.pipelines import Pipelines
 from services.quality_gate.sampling import is_sampled
 from shared.broker import Broker
@@ -29,10 +31,18 @@ class QualityGate:
 
     expires_itself = True  # a late completion has cost money: its verdict says how much, and what was answered
 
-    def __init__(self, catalogue: Callable[[], Catalogue], clock: Clock, broker: Broker, seen_max: int) -> None:
+    def __init__(
+        self,
+        catalogue: Callable[[], Catalogue],
+        clock: Clock,
+        broker: Broker,
+        seen_max: int,
+        quality: Callable[[], Mapping[str, QualityEntry]] = dict,
+    ) -> None:
         self._catalogue = catalogue
         self._clock = clock
         self._ended = SeenIds(broker, VERDICTS, lambda record: record.header(Header.SUBJECT), seen_max)
+        self._doubts = Doubts(quality)
         self._pipelines = Pipelines(catalogue, clock, broker, self._ended, seen_max)
 
     def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
@@ -42,7 +52,8 @@ class QualityGate:
         now_ms = self._clock.now_ms()
         answer = envelope.payload.answer
         sampled = answer is not None and is_sampled(envelope.request_id, answer.model, policy.scoring, "scores")
-        limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms, sampled)
+        doubt = self._doubts.of(envelope, now_ms)
+        limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms, sampled, doubt)
         decided = decide(envelope.payload, limits)
         if isinstance(decided, Verdict):
             if envelope.ordered:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from schemas.config import Policy
+from schemas.config import CascadeRule, Policy
 from schemas.ledger import FailureClass
-from schemas.messages import Candidate, Excluded, Failure, Fallback, Features, Reason
+from schemas.messages import Candidate, Cascade, Excluded, Failure, Fallback, Features, Reason
+from services.router.cascades import begun
 from services.router.offers import Option
 from services.router.rank import NOTHING_RANKED, Prospect, Ranked, Terms, prospect, rank
 from shared.spend import Standing
@@ -67,6 +68,7 @@ class Limits:
     denied: tuple[str, ...] = ()
     max_price: tuple[float, float] | None = None  # USD per million tokens, input and output
     lane: str = "standard"
+    cascade: CascadeRule | None = None
     terms: Terms | None = None  # None: cheapest with quality_min, by the catalogue's figures
 
     @property
@@ -84,6 +86,7 @@ class Decision:
     failure: Failure | None = None
     fallbacks: tuple[Fallback, ...] = ()
     ranked: Ranked = NOTHING_RANKED
+    cascade: Cascade | None = None
 
 
 def budget_left(budget_microusd: int | None, spent_microusd: int, account: Standing) -> tuple[int | None, str]:
@@ -160,6 +163,12 @@ def _choice(task: Features, sifted: _Sifted, limits: Limits) -> tuple[Ranked, st
 
 
 def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits: Limits) -> Decision:
+    cascade = None
+    if limits.cascade is not None and sifted.able:
+        depth = len(limits.stronger_than) + 1
+        left = limits.time_left_ms, limits.budget_left_microusd
+        ranked, cascade = begun(ranked, _terms(limits), limits.cascade, *left, depth)
+        rule += f"; {cascade.model} first, and {cascade.following} if its answer will not do" if cascade else "; no cascade pays"
     firsts = _chosen(ranked.prospects, limits.candidates_max) if sifted.able else ranked.prospects
     chosen = [each.option for each in firsts]
     fallbacks = tuple(_fallbacks(task, chosen, sifted, limits))
@@ -169,6 +178,7 @@ def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits:
         rule=rule + "".join(_where(fallback) for fallback in fallbacks),
         fallbacks=fallbacks,
         ranked=ranked,
+        cascade=cascade,
     )
 
 
@@ -306,7 +316,9 @@ def _rule(ranked: Ranked, limits: Limits) -> str:
     if terms.order:
         return f"first of {able} able models{than} in the caller's order"
     if terms.lead == first:
-        return f"{first} is this request's arm of the policy's split"
+        return f"{first} is asked on, {limits.stronger_than[-1]} was not sure enough" if limits.stronger_than else (
+            f"{first} is this request's arm of the policy's split"
+        )
     if ranked.explored:
         return f"{first} is tried to learn how good it is"
     if terms.mode in _ORDERS:

@@ -16,6 +16,7 @@ from schemas.quality import QualityEntry
 from schemas.spend import SpendEntry
 from schemas.topology import PLANS
 from services.router.beliefs import Believer
+from services.router.cascades import rule_of
 from services.router.certified import certified_for
 from services.router.decide import STAGE, Decision, Limits, budget_left, decide
 from services.router.offers import Offer, Option, offers_of, options_of
@@ -73,7 +74,9 @@ class Router:
 
     def planned(self, envelope: Envelope[Any], task: Task, policy: str | None, asked: Escalation | None) -> Plan:
         """The plan of a pipeline's step, under the policy that it names."""
-        return self._first(envelope, task, policy) if asked is None else self._escalated(envelope, asked, policy)
+        if asked is None:
+            return self._first(envelope, task, policy, is_step=True)
+        return self._escalated(envelope, asked, policy, is_step=True)
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         number = _number_wanted(envelope)
@@ -82,14 +85,14 @@ class Router:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Nothing is remembered of a partition."""
 
-    def _first(self, envelope: Envelope[Any], task: Task, by: str | None) -> Plan:
+    def _first(self, envelope: Envelope[Any], task: Task, by: str | None, is_step: bool = False) -> Plan:
         if task.failure is not None:
             return Plan(number=0, task=Task(), why=Why(policy="", rule=""), failure=task.failure)
-        decision, policy, why = self._decide(envelope, task, (), by)
+        decision, policy, why = self._decide(envelope, task, None, by, is_step)
         return Plan(number=0, task=task, why=why, failure=decision.failure, **_slip(decision, policy))
 
-    def _escalated(self, envelope: Envelope[Any], asked: Escalation, by: str | None) -> Plan:
-        decision, policy, why = self._decide(envelope, asked.task, tuple(tried.model for tried in asked.tried), by)
+    def _escalated(self, envelope: Envelope[Any], asked: Escalation, by: str | None, is_step: bool = False) -> Plan:
+        decision, policy, why = self._decide(envelope, asked.task, asked, by, is_step)
         return Plan(
             number=asked.plan_number,
             task=asked.task,
@@ -103,9 +106,10 @@ class Router:
         )
 
     def _decide(
-        self, envelope: Envelope[Any], task: Task, tried: tuple[str, ...], by: str | None
+        self, envelope: Envelope[Any], task: Task, asked: Escalation | None, by: str | None, is_step: bool
     ) -> tuple[Decision, Policy, Why]:
-        """Under the policy `by` name, or the tenant's."""
+        """Under the policy `by` name, or the tenant's. A pipeline's step has no cascade: its tree says what follows."""
+        tried = tuple(each.model for each in asked.tried) if asked else ()
         catalogue = self._catalogue()
         tenant = catalogue.tenants.get(envelope.tenant)
         named = catalogue.policies.get(by) if by is not None else None
@@ -133,7 +137,8 @@ class Router:
             denied=(*policy.deny, *chat.deny),
             max_price=chat.max_price,
             lane=envelope.lane,
-            terms=replace(terms, explore=0.0, lead="") if tried else terms,
+            cascade=None if is_step else rule_of(policy, account, chat, terms.lead),
+            terms=replace(terms, explore=0.0, lead=asked.asks) if asked else terms,
         )
         if limits.time_left_ms <= 0:
             decision = Decision((), (), "the deadline has passed", _LATE)
@@ -189,6 +194,7 @@ def _slip(decision: Decision, policy: Policy) -> dict[str, Any]:
     return {
         "candidates": decision.candidates,
         "fallbacks": decision.fallbacks,
+        "cascade": decision.cascade,
         "attempts_max": policy.attempts_max,
         "attempt_timeout_ms": policy.attempt_timeout_ms,
     }

@@ -4,7 +4,7 @@ that says what a test tells it. What went in and what came out is read from the 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,6 +19,7 @@ from schemas.envelope import Envelope
 from schemas.ledger import Attempt
 from schemas.messages import Request, Result
 from schemas.pipeline import expanded
+from schemas.quality import QualityEntry
 from schemas.topology import ATTEMPTS, REQUESTS, RESULTS, TOPICS, Topic, stage_named, topic_spec
 from services.executor.main import Executor
 from services.output.main import Output as OutputStage
@@ -85,6 +86,7 @@ class Orchestra:
     clock: LoopClock
     catalogue: Catalogue
     says: Says
+    quality: dict[str, QualityEntry] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     cut: list[Call] = field(default_factory=list)
     _running: dict[str, tuple[asyncio.Event, "asyncio.Task[None]"]] = field(default_factory=dict)
@@ -151,9 +153,9 @@ class Orchestra:
         if name == "preprocessing":
             return Preprocessing(current)
         if name == "router":
-            return Router(current, dict, self.clock, slips=Slips(self.broker))
+            return Router(current, dict, self.clock, quality=lambda: self.quality, slips=Slips(self.broker))
         if name == "quality-gate":
-            return QualityGate(current, self.clock, self.broker, 1_000)
+            return QualityGate(current, self.clock, self.broker, 1_000, lambda: self.quality)
         if name == "output":
             return OutputStage(self.broker, 1_000)
         self._started += 1
@@ -173,12 +175,14 @@ class Orchestra:
 
 
 @asynccontextmanager
-async def playing(made: Catalogue, says: Says) -> AsyncIterator[Orchestra]:
+async def playing(
+    made: Catalogue, says: Says, quality: Mapping[str, QualityEntry] | None = None
+) -> AsyncIterator[Orchestra]:
     """All stages up; drained at the end."""
     clock = LoopClock()
     broker = LocalBroker(clock)
     await broker.create_topics([topic_spec(topic, PARTITIONS) for topic in TOPICS])
-    orchestra = Orchestra(broker, clock, made, says)
+    orchestra = Orchestra(broker, clock, made, says, dict(quality or {}))
     orchestra.start("preprocessing", "router", "executor", "quality-gate", "output")
     try:
         yield orchestra

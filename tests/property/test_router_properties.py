@@ -1,19 +1,27 @@
 """Whatever the catalogue, the fleet and the task: what a plan may never say."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import CAPABILITIES, Backend, Model, Prices
+from schemas.config import CAPABILITIES, Backend, CascadeRule, Model, Policy, Prices
 from schemas.fleet import Circuit, FleetEntry, Gate, GateReason
 from schemas.ledger import FailureClass
 from schemas.messages import Candidate, Features
+from services.preprocessing.features import features
+from services.router.beliefs import believed
 from services.router.decide import Decision, Limits, decide
 from services.router.offers import offers_of, options_of
+from services.router.rank import WEIGHTS, Terms
+from services.router.terms import Request, terms_of
 from shared.catalogue import Catalogue
 from shared.prices import cost_max_microusd
-from tests.support.builders import NOW_MS, a_backend, a_catalogue, a_fleet_entry, a_model, some_features
+from shared.quality import Judged, Knowledge, tier_of
+from shared.spend import Standing
+from shared.words import sketch
+from tests.support.builders import NOW_MS, a_backend, a_catalogue, a_chat, a_fleet_entry, a_model, some_features
 
 NAMES = ("a", "b", "c", "d", "e")
 CAPABILITY_SETS = st.lists(st.sampled_from(CAPABILITIES[:3]), unique=True, max_size=3).map(lambda found: tuple(sorted(found)))
@@ -102,6 +110,45 @@ def limits(draw: st.DrawFn) -> Limits:
         allowed=draw(seldom(st.lists(st.sampled_from(NAMES), unique=True, min_size=2).map(tuple), ())),
         pinned=draw(seldom(st.sampled_from(NAMES), None)),
         stronger_than=draw(seldom(st.lists(st.sampled_from(NAMES), unique=True, max_size=2).map(tuple), ())),
+    )
+
+
+BY_MODEL = st.sampled_from(NAMES)
+MODES = ("quality_min", "utility", "lexicographic", "price", "latency", "quality")
+CASCADES = st.builds(CascadeRule, threshold=st.none() | st.floats(0, 1), depth_max=st.integers(2, 3))
+
+
+@st.composite
+def terms(draw: st.DrawFn) -> Terms:
+    """Wishes, beliefs and exploring, in any combination."""
+    return Terms(
+        mode=draw(st.sampled_from(MODES)),
+        weights=WEIGHTS[draw(st.sampled_from(("interactive", "standard", "batch")))],
+        quality_min=draw(st.floats(0, 1)),
+        quality_within=draw(st.floats(0, 0.2)),
+        microusd_price=draw(st.sampled_from((0.0, 1e-6, 1e-4, 1e-2))),
+        target_microusd=draw(st.sampled_from((0.0, 1_000.0))),
+        explore=draw(st.sampled_from((0.0, 0.2))),
+        draw=draw(st.sampled_from((0.0, 0.05, 0.19, 0.5))),
+        believed=draw(st.dictionaries(BY_MODEL, st.floats(0, 1))),
+        evidence=draw(st.dictionaries(BY_MODEL, st.floats(0, 100))),
+        tokens_out=draw(st.dictionaries(BY_MODEL, st.integers(1, 20_000))),
+        lead=draw(seldom(BY_MODEL, "")),
+        order=draw(seldom(st.lists(BY_MODEL, unique=True, min_size=1, max_size=3).map(tuple), ())),
+        cached_by=draw(seldom(BY_MODEL, "")),
+    )
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Limits:
+    """Limits as a policy, an account and a caller make them."""
+    return replace(
+        draw(limits()),
+        terms=draw(terms()),
+        denied=draw(seldom(st.lists(BY_MODEL, unique=True, max_size=2).map(tuple), ())),
+        max_price=draw(seldom(st.tuples(st.floats(0, 100), st.floats(0, 100)), None)),
+        lane=draw(st.sampled_from(("interactive", "standard", "batch"))),
+        cascade=draw(st.none() | CASCADES),
     )
 
 
@@ -214,3 +261,83 @@ def test_a_model_good_enough_is_never_behind_a_dearer_or_weaker_one(
     assert [candidate.cost_microusd for candidate in good] == sorted(candidate.cost_microusd for candidate in good)
     rest = [candidate.quality for candidate in candidates[len(good) :]]
     assert rest == sorted(rest, reverse=True)
+
+
+@given(catalogues(), fleets(), tasks(), wishes())
+def test_no_wish_no_belief_and_no_exploring_brings_back_what_a_bar_left_out(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    decision = made(catalogue, fleet, task, bounds)
+    waits = "waits for a probe" in decision.rule
+    for candidate in named(decision):
+        model = catalogue.models[candidate.model]
+        assert set(task.needs) <= set(model.capabilities)
+        assert task.tokens_in + min(task.tokens_out_max, model.output_tokens_max) <= model.context_tokens
+        assert not bounds.allowed or candidate.model in bounds.allowed
+        assert candidate.model not in bounds.denied
+        assert candidate.model not in bounds.stronger_than
+        assert not _terms(bounds).order or candidate.model in _terms(bounds).order
+        assert bounds.budget_left_microusd is None or candidate.cost_max_microusd <= bounds.budget_left_microusd
+        for entry in (fleet[name] for name in candidate.backends if name in fleet):
+            assert entry.circuit is not Circuit.OPEN or (waits and entry.cooldown_until_ms < bounds.deadline_ms)
+
+
+@given(catalogues(), fleets(), tasks(), wishes())
+def test_wishes_beliefs_and_draws_leave_the_same_inputs_with_the_same_plan(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    options = options_of(offers_of(catalogue, NOW_MS), fleet)
+    decision = decide(task, options, bounds)
+    assert decide(task, list(reversed(options)), bounds).candidates == decision.candidates
+    assert 0.0 < decision.ranked.propensity <= 1.0
+    assert decision.ranked.explored <= (_terms(bounds).explore > 0)
+
+
+@given(catalogues(), fleets(), tasks(), wishes())
+def test_a_cascade_leads_from_the_first_candidate_to_a_better_one_ten_times_as_dear_within_time_and_budget(
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+) -> None:
+    decision = made(catalogue, fleet, task, bounds)
+    cascade = decision.cascade
+    if cascade is None:
+        return
+    assert bounds.cascade is not None
+    assert len(bounds.stronger_than) + 1 < bounds.cascade.depth_max
+    first, following = decision.ranked.prospects[:2]
+    assert (first.option.offer.model, following.option.offer.model) == (cascade.model, cascade.following)
+    assert decision.candidates[0].model == cascade.model
+    assert cascade.quality > cascade.believed
+    assert 10 * first.cost_microusd <= cascade.cost_microusd
+    assert first.option.latency_ms + cascade.latency_ms <= bounds.time_left_ms
+    left = bounds.budget_left_microusd
+    assert left is None or first.cost_microusd + cascade.cost_microusd <= left
+
+
+@given(st.text(max_size=400), st.integers(50, 20_000), st.sampled_from(("quality_min", "utility", "lexicographic")), st.booleans())
+def test_a_text_alone_never_forces_the_dearest_model_past_the_budget(
+    text: str, left_microusd: int, choose: Any, is_near: bool
+) -> None:
+    """However much the words speak for the dearest model: what is left of the budget comes before what is believed."""
+    knowledge, seen = Knowledge(), features(a_chat(text))
+    for offset in range(60):
+        model, score = ("large", 1.0) if offset % 2 else ("small", 0.0)
+        knowledge.fold(Judged(
+            model=model, domain=seen.domain, tier=tier_of(seen.complexity), tenant="acme", score=score, source="feedback/0",
+            offset=offset, at_ms=0, buckets=sketch(text),
+        ), 0.5)  # fmt: skip
+    known = a_catalogue()
+    offers = offers_of(known, NOW_MS)
+    beliefs = believed(knowledge, [(offer.model, offer.quality) for offer in offers], text, seen, "acme")
+    account = Standing(left_microusd, "budget_usd_per_day", is_near=is_near)
+    chosen = terms_of(Policy(choose=choose), account, a_chat(text), seen, Request("r1", "standard", "acme"), beliefs)
+    bounds = Limits(quality_min=chosen.quality_min, time_left_ms=60_000, budget_left_microusd=left_microusd, terms=chosen)
+    decision = decide(seen, options_of(offers, {}), bounds)
+    assert all(candidate.cost_max_microusd <= left_microusd for candidate in decision.candidates)
+    if is_near and decision.candidates:
+        able = [each for each in offers if each.cost_max_microusd(seen.tokens_in, seen.tokens_out_max) <= left_microusd]
+        assert decision.candidates[0].model == min(able, key=lambda each: each.cost_microusd(seen.tokens_in, seen.tokens_out)).model
+
+
+def _terms(bounds: Limits) -> Terms:
+    assert bounds.terms is not None
+    return bounds.terms

@@ -28,6 +28,7 @@ from services.monitor.books import Books
 from services.monitor.lessons import Lessons
 from services.monitor.monitor import STAGE
 from shared.broker import Output
+from shared.cascade import answer_sketch
 from shared.codec import decode, encode, headers_for
 from shared.local import LocalBroker
 from shared.quality import KEEP
@@ -55,9 +56,9 @@ async def a_broker():
 
 
 @asynccontextmanager
-async def kept(broker, leads=lambda: True, **options):
+async def kept(broker, leads=lambda: True, catalogue=CATALOGUE, **options):
     ended = asyncio.Event()
-    keeper = Books(broker, Writer(STAGE, await broker.producer()), LoopClock(), lambda: CATALOGUE, leads, **options)
+    keeper = Books(broker, Writer(STAGE, await broker.producer()), LoopClock(), lambda: catalogue, leads, **options)
     keeping = asyncio.create_task(keeper.keep(ended))
     yield
     ended.set()
@@ -249,6 +250,23 @@ def test_feedback_is_joined_with_its_request_and_teaches_the_words_of_what_was_a
     run(main)
 
 
+@pytest.mark.parametrize("cascade", [None, {}], ids=("no cascade", "a cascade"))
+def test_the_words_of_the_answer_are_learned_where_a_policy_has_a_cascade(cascade):
+    async def main():
+        broker = await a_broker()
+        async with kept(broker, catalogue=a_catalogue(cascade=cascade)):
+            await answered(broker, "r1")
+            await asyncio.sleep(0.5)
+            await say(broker, "r1", 0.0)
+            await asyncio.sleep(1)
+            entries = await learned(broker)
+        assert ("large/?" in entries) is (cascade is not None)
+        if cascade is not None:
+            assert Words.from_text(entries["large/?"].words).logit(answer_sketch(an_answer().text)) < 0
+
+    run(main)
+
+
 def test_feedback_counts_once_per_judge_for_its_own_tenant_and_only_of_a_request_that_there_is():
     async def main():
         broker = await a_broker()
@@ -304,6 +322,15 @@ def test_a_new_keeper_remembers_the_requests_of_the_last_while_and_learns_nothin
             assert seen(await learned(broker), "large/code") == (1.25, 1.25)
 
     run(main)
+
+
+def test_a_doubted_answer_of_a_cascade_is_no_judgement():
+    lessons = Lessons(lambda model: 0.5)
+    tried = [{"model": "small", "confidence": 0.3}, {"model": "medium", "failed_checks": ["not_empty"]}]
+    payload = {"status": "delivered", "answer": {"model": "large"}, "tried": tried}
+    envelope = {"request_id": "r", "tenant": "acme", "accepted_ms": 1, "payload": payload}
+    lessons.verdict(Place("verdicts/0", 0, 1_000), envelope)
+    assert {entry.model for entry in lessons.due(1)} == {"medium", "large"}
 
 
 def test_under_load_passed_answers_are_sampled_and_count_for_those_left_out_while_failed_ones_all_count():

@@ -6,9 +6,8 @@ from statistics import fmean
 
 from services.router.beliefs import of_sketch
 from services.router.terms import Beliefs
-from shared.cascade import Call, confidence, gain, pays
+from shared.cascade import Call, answer_sketch, confidence, gain, pays
 from shared.quality import ANSWERS, Knowledge
-from shared.words import sketch
 from tests.bench.routing.learning import ORDER_SEED, TENANT, Pool, means, prospects, teach
 from tests.bench.routing.measures import Point, area_over_cost
 from tests.bench.routing.rows import cross_validated
@@ -30,7 +29,7 @@ def gains(pool: Pool, weak: str, strong: str) -> list[tuple[float, float]]:
         found = []
         for each in test:
             quality = of_sketch(knowledge, list(priors.items()), rows[each].buckets, rows[each].seen, TENANT).quality
-            sure = confidence(quality[weak], read.logit(sketch(rows[each].answers[weak])) if read else 0.0)
+            sure = confidence(quality[weak], read.logit(answer_sketch(rows[each].answers[weak])) if read else 0.0)
             following = Call(quality[strong], 0.0)
             found.append((gain(quality[weak], following, 0.0), gain(sure, following, 0.0)))
         return found

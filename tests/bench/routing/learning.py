@@ -13,9 +13,9 @@ from services.router.decide import Limits, decide
 from services.router.offers import Option, offers_of, options_of
 from services.router.rank import Prospect, Terms, prospect
 from services.router.terms import Beliefs
+from shared.cascade import answer_sketch
 from shared.catalogue import Catalogue
 from shared.quality import Judged, Knowledge, tier_of
-from shared.words import sketch
 from tests.bench.routing.rows import Prices, Row, cross_validated
 
 TENANT = "bench"
@@ -67,7 +67,7 @@ def teach(knowledge: Knowledge, row: Row, model: str, place: int, prior: float, 
         at_ms=0,
         buckets=row.buckets,
         tokens_out=row.tokens_out[model],
-        answer_buckets=sketch(row.answers[model]) if answers else (),
+        answer_buckets=answer_sketch(row.answers[model]) if answers else (),
     )
     knowledge.fold(fact, prior)
 
