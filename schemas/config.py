@@ -159,7 +159,7 @@ class CascadeRule(Strict):
     threshold: float | None = Field(
         None, ge=0, le=1, description="the simple form: ask on below this confidence; default: by the expected gain"
     )
-    depth_max: int = Field(3, ge=2, le=3, description="models asked for one request, at most; escalations_max does not count them")
+    depth_max: int = Field(3, ge=2, le=3, description="most models asked for one request; escalations_max does not count them")
 
 
 class Policy(Strict):
@@ -191,7 +191,7 @@ class Policy(Strict):
         Decimal("0.01"), gt=0, description="utility and cascade: what a perfect answer is worth over none"
     )
     cascade: CascadeRule | None = Field(
-        None, description="begin with a cheap model where asking a dearer one after it pays; {}: by the expected gain; none: never"
+        None, description="begin with a cheap model where a dearer one after it pays; {}: by the expected gain; none: never"
     )
     explore: float = Field(0.0, ge=0, le=0.2, description="share of requests that try a little-known model; no interactive one")
     deny: tuple[Name, ...] = Field((), description="models that are never asked")

@@ -25,7 +25,9 @@ def learned() -> dict[str, QualityEntry]:
     return keys_of(map(knowledge.entry, knowledge.known()))
 
 
-def asked(small_says: str | None, policy: dict[str, Any], large_says: str | None = BEST, **fields: Any) -> tuple[Result, Orchestra]:
+def asked(
+    small_says: str | None, policy: dict[str, Any], large_says: str | None = BEST, **fields: Any
+) -> tuple[Result, Orchestra]:
     async def says(call: Call) -> str | None:
         return small_says if call.model == "small" else large_says
 
