@@ -4,7 +4,8 @@ A check is a name, `not_empty`, or a mapping with its settings, `{check: length,
 knows yet is allowed, so that a config may be ahead of a roll-out; the settings of a known check are held to what it reads.
 """
 
-from typing import Annotated, Any
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
 import jsonschema_rs
 from pydantic import Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -47,6 +48,39 @@ class Sampling(Strict):
 
     share: Share = Field(0.0, description="of every model that is not named")
     models: dict[Name, Share] = Field(default_factory=dict, description="by model: rare ones more, busy ones less")
+
+
+class ReviewRule(Strict):
+    """Which answers wait for a person. One is parked when any of the first three says so."""
+
+    failed_checks: bool | tuple[Name, ...] = Field(
+        False, description="whether an answer that fails a check, and would not be delivered, waits; or which checks it must fail"
+    )
+    score_below: dict[Literal["relevance", "coherence", "factuality"], Share] = Field(
+        default_factory=dict, description="by score: an answer with less waits; what is unknown does not"
+    )
+    share: Share = Field(0.0, description="of all answers, by a hash of the request's id")
+    deadline_ms: int = Field(600_000, gt=0, description="from the answer until the default applies; never past the request's own")
+    default: Literal["accept", "reject"] = Field("reject", description="what applies when nobody decided in time")
+
+    @model_validator(mode="after")
+    def _parks_something(self) -> "ReviewRule":
+        if not (self.failed_checks or self.score_below or self.share):
+            raise ValueError("failed_checks: nothing would be reviewed; set failed_checks, score_below or share")
+        return self
+
+
+class JudgeRule(Strict):
+    """Which delivered answers a model judges, afterwards and beside the user's way; its grades are learned from."""
+
+    share: Share = Field(description="of all delivered answers, by a hash of the request's id")
+    models: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        description="who may judge, first choice first; never a model that tried the request itself"
+    )
+    rubric: Annotated[tuple[Literal["relevance", "coherence", "factuality", "completeness"], ...], Field(min_length=1)] = Field(
+        ("relevance", "completeness"), description="what is graded; factuality needs a context in the prompt"
+    )
+    max_cost_usd: Decimal = Field(Decimal("0.01"), gt=0, description="the most that one judgement may cost")
 
 
 Count = Annotated[int | None, Field(ge=0)]

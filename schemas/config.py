@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.checks import CheckSpec, Sampling
+from schemas.checks import CheckSpec, JudgeRule, ReviewRule, Sampling
 from schemas.envelope import Fact
 from schemas.pipeline import Node
 from schemas.strict import Name
@@ -177,6 +177,8 @@ class Policy(Strict):
     region: str = Field("", description="backends of this region are preferred")
     checks: tuple[CheckSpec, ...] = CHECKS_DEFAULT
     scoring: Sampling = Field(Sampling(share=0.01), description="answers whose scores are computed and stand on the verdict")
+    review: ReviewRule | None = Field(None, description="which answers wait for a person; default: none")
+    judge: JudgeRule | None = Field(None, description="which answers a model judges; default: none")
     prompt_bytes_max: int = Field(900_000, gt=0)
     require_certified: bool | tuple[str, ...] = Field(
         False, description="whether only models that `baton certify` has tested may be asked; or for which capabilities"
@@ -236,6 +238,10 @@ class ConfigFile(Strict):
         problems += [
             f"policies.{name}.pipeline: no pipeline {policy.pipeline!r}; define it under pipelines"
             for name, policy in self.policies.items() if policy.pipeline not in {None, *self.pipelines}
+        ]
+        problems += [
+            f"policies.{name}.judge.models: no model {model!r}; define it under models"
+            for name, policy in self.policies.items() if policy.judge for model in policy.judge.models if model not in self.models
         ]
         if "default" not in self.policies:
             problems.append("policies.default: missing; every tenant falls back to it")

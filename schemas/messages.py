@@ -368,6 +368,21 @@ class Score(Fact):
     detail: str = Field("", description="never quotes the answer")
 
 
+class ReviewAction(StrEnum):
+    """What a review may come to."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    EDIT = "edit"
+
+
+class Reviewed(Fact):
+    """How an answer that waited for a person was decided."""
+
+    action: ReviewAction
+    by: str = Field("", description="who decided; empty: nobody in time, so the policy's default did")
+
+
 class Verdict(Fact):
     """The final judgement on a request."""
 
@@ -383,6 +398,7 @@ class Verdict(Fact):
     attempts: int = 0
     cost_microusd: int = 0
     decided_ms: int
+    reviewed: Reviewed | None = Field(None, description="of an answer that was parked for a person")
 
 
 class Result(Fact):
@@ -406,6 +422,7 @@ class Result(Fact):
     decided_ms: int
     ordering_key: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    reviewed: Reviewed | None = Field(None, description="of an answer that was parked for a person")
 
 
 class Claim(Fact):

@@ -26,6 +26,7 @@ from schemas.messages import (
     Verdict,
 )
 from schemas.quality import Feedback, QualityEntry
+from schemas.review import Review, ReviewDecision
 from schemas.spend import SpendEntry
 
 REQUEST_PARTITIONS_DEFAULT = 6
@@ -118,6 +119,8 @@ OBSERVATIONS  = Topic("observations",  Key.BACKEND,  Observation,          "smal
 COMPLETIONS   = Topic("completions",   Key.REQUEST,  Envelope[Completion], "what executing a plan yielded: an answer or a typed failure")
 ESCALATIONS   = Topic("escalations",   Key.REQUEST,  Envelope[Escalation], "ask for more: a stronger model")
 VERDICTS      = Topic("verdicts",      Key.REQUEST,  Envelope[Verdict],    "the final judgement on a request")
+REVIEWS       = Topic("reviews",       Key.REQUEST,  Envelope[Review],     "answers that wait for a person, and what the person said", retention_ms=30 * DAY_MS)
+REVIEW_DECISIONS = Topic("review-decisions", Key.REQUEST, ReviewDecision,  "what people decide about answers under review", retention_ms=30 * DAY_MS, bytes_max=1_048_588)
 RESULTS       = Topic("results",       Key.REQUEST,  Result,               "the one final answer of a request", retention_ms=30 * DAY_MS)
 REPLIES       = Topic("replies",       Key.REPLICA,  Result,               "answers an HTTP caller waits for, on its intake replica's partition", partitions=16, retention_ms=3_600_000)
 IDEMPOTENCY   = Topic("idempotency",   Key.IDEMPOTENCY, Claim,             "which body first used an idempotency key", partitions=1, retention_ms=2 * DAY_MS)
@@ -131,7 +134,7 @@ DEAD_LETTERS  = Topic("dead-letters",  Key.ANYTHING, DeadLetter,           "what
 
 TOPICS: tuple[Topic, ...] = (
     INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, OBSERVATIONS, COMPLETIONS, ESCALATIONS,
-    VERDICTS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, SPEND, QUALITY, FEEDBACK, ALERTS, CONFIG, DEAD_LETTERS,
+    VERDICTS, REVIEWS, REVIEW_DECISIONS, RESULTS, REPLIES, IDEMPOTENCY, FLEET, SPEND, QUALITY, FEEDBACK, ALERTS, CONFIG, DEAD_LETTERS,
 )
 
 STAGES: tuple[Stage, ...] = (
@@ -140,7 +143,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
     Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND, QUALITY)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
-    Stage("quality-gate",  (COMPLETIONS,),               (VERDICTS, ESCALATIONS),                   (CONFIG, QUALITY)),
+    Stage("quality-gate",  (COMPLETIONS, REVIEWS, REVIEW_DECISIONS), (VERDICTS, ESCALATIONS, REVIEWS, REQUESTS, FEEDBACK), (CONFIG, QUALITY)),
     Stage("output",        (VERDICTS,),                  (RESULTS, REPLIES),                        (CONFIG,)),
     Stage("monitor",       (OBSERVATIONS,),              (FLEET, SPEND, QUALITY, ALERTS),           (CONFIG, FLEET, SPEND, QUALITY, ATTEMPTS, VERDICTS, FEEDBACK)),
 )
@@ -148,9 +151,13 @@ STAGES: tuple[Stage, ...] = (
 # Every stage may also write DEAD_LETTERS; the runner does it. The executor, the gate and output read their own ATTEMPTS,
 # COMPLETIONS, VERDICTS and RESULTS back when they take a partition over; that is no subscription and needs no group.
 
+LOOPS = {("quality-gate", REVIEWS)}
+"""Where a stage reads what it writes. An answer under review is held open on a topic of its own, so that one that waits for
+a person for hours holds no completion up; what follows from a record there is a verdict, so nothing goes round twice."""
+
 USERS_WRITE = (INTAKE, FEEDBACK)
 USERS_READ = (RESULTS, ATTEMPTS, ALERTS, DEAD_LETTERS)
-OPERATORS_WRITE = (CONFIG,)
+OPERATORS_WRITE = (CONFIG, REVIEW_DECISIONS)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Plain handlers run in place; awaitable ones as tasks. Never commits, never polls
 import asyncio
 import logging
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,6 +104,7 @@ class Dispatcher:
         self.in_flight = 0
         self.running = 0
         self.parking = Parking()
+        self.held: Counter[str] = Counter()   # records that are held open, by topic: they take no place of one that could go on
         self.holding_back = False   # while draining: what runs goes on, nothing new starts
 
     async def take(self, progress: Progress, record: Record) -> None:
@@ -254,6 +255,7 @@ class Dispatcher:
             if line is not None and line.held and line.held[0].request_id == work.request_id:
                 releases = None if isinstance(outcome, Reject) else outcome.releases
                 work.held = [each for each in line.held if releases is None or each.offset in releases]
+                self.held[work.partition.topic] -= len(work.held)
                 line.held = [each for each in line.held if each not in work.held]
         await self.delivery.deliver(work, outputs)
 
@@ -287,6 +289,7 @@ class Dispatcher:
     async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
         line = self._lines.setdefault((work.partition, work.key), _Line(self._siblings))
         line.held.append(work)
+        self.held[work.partition.topic] += 1
         work.context, work.until_ms = context, outcome.until_ms
         if outcome.until_ms is not None:
             self._due_ms = min(self._due_ms, outcome.until_ms)
@@ -336,6 +339,7 @@ class Dispatcher:
             for work in [each for each in line.held if each.until_ms is not None and each.until_ms <= now_ms]:
                 if work in line.held and not line.running:   # an earlier one may have released it
                     line.held.remove(work)
+                    self.held[work.partition.topic] -= 1
                     await self._start(work, work.envelope, work.context)
         waits = [each.until_ms for line in self._lines.values() for each in line.held if each.until_ms is not None]
         self._due_ms = min(waits, default=NEVER_MS)
@@ -348,6 +352,7 @@ class Dispatcher:
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
                 first, *rest = line.held
                 first.held, line.held = rest, []
+                self.held[first.partition.topic] -= 1 + len(rest)
                 failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
                 outs = self._handler.failed(first.envelope, failure)
                 await self.delivery.deliver(first, [self._writer.output(out, ()) for out in outs])
@@ -362,7 +367,7 @@ class Dispatcher:
     def forget(self, partition: Partition) -> None:
         """The partition went to another replica: its queued records are that one's now."""
         for key in [key for key in self._lines if key[0] == partition]:
-            del self._lines[key]
+            self.held[partition.topic] -= len(self._lines.pop(key).held)
 
     def _count(self, outcome: str, reason: str) -> None:
         metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()

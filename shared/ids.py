@@ -42,3 +42,26 @@ def verdict_id(request_id: str) -> str:
 def attempt_id(plan: str, count: int, instance: str) -> str:
     """Unique even when a zombie and its successor both make attempt `count` of one plan: `instance` differs."""
     return f"{plan}/{count}-{instance}"
+
+
+def review_id(request_id: str) -> str:
+    """Of an answer that waits for a person."""
+    return f"{request_id}/review"
+
+
+def review_decision_id(request_id: str, partition: int, offset: int) -> str:
+    """Of what a person said about it, by its place in `review-decisions`."""
+    return f"{request_id}/review/{partition}-{offset}"
+
+
+JUDGING = "-judge"
+
+
+def judging_id(request_id: str) -> str:
+    """Id of the request that has another's answer judged. No caller can make one: what intake makes are hex digits."""
+    return request_id + JUDGING
+
+
+def judged_by(request_id: str) -> str | None:
+    """The request whose answer this one judges; None: it is nobody's judge."""
+    return request_id.removesuffix(JUDGING) if request_id.endswith(JUDGING) else None

@@ -167,23 +167,24 @@ class Session:
         return self._options.in_flight_max - self._busy_records()
 
     def _busy_records(self) -> int:
-        """Records in flight that can go on: parked ones have places of their own, up to `parked_max` per topic."""
-        return self._dispatcher.in_flight - self._dispatcher.parking.total
+        """Records in flight that can go on: parked and held ones have places of their own, up to `parked_max` per topic."""
+        return self._dispatcher.in_flight - self._dispatcher.parking.total - self._dispatcher.held.total()
 
     def _balance(self) -> None:
         """Pause what is over a limit; resume when there is room for half of what may be in flight."""
         options = self._options
         roomy = self._busy_records() <= options.in_flight_max // 2
-        parked = self._dispatcher.parking.by_topic
+        parked, held = self._dispatcher.parking.by_topic, self._dispatcher.held
         self._full = full = self._credits() <= 0 or (self._full and not roomy)
         per_topic: dict[str, int] = {}
         for partition, progress in self._owned.items():
             per_topic[partition.topic] = per_topic.get(partition.topic, 0) + progress.unfinished
         pause, resume = [], []
         for partition, progress in self._owned.items():
-            busy = per_topic[partition.topic] - parked[partition.topic]
+            waiting = parked[partition.topic] + held[partition.topic]
+            busy = per_topic[partition.topic] - waiting
             crowded = bool(options.topic_in_flight_max) and busy >= options.topic_in_flight_max
-            crowded = crowded or parked[partition.topic] >= options.parked_max
+            crowded = crowded or waiting >= options.parked_max
             if full or crowded or progress.span >= options.span_max:
                 if partition not in self._paused:
                     pause.append(partition)

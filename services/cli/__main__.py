@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "import": ("services.cli.importers.command", "Turn another tool's models and prices into a baton.yaml, on stdout."),
     "pipelines": ("services.cli.pipelines", "Check, draw and run the pipelines of a config."),
+    "review": ("services.cli.review", "What waits for a person: list, accept, reject or edit answers."),
     "topics": ("services.cli.topics", "Create or list Baton's topics."),
     "broker": ("services.cli.broker", "A real Apache Kafka on this machine, in the background; Python is all it needs."),
 }

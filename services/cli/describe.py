@@ -23,8 +23,9 @@ from schemas.messages import (
     Verdict,
 )
 from schemas.quality import Feedback, QualityEntry
+from schemas.review import Review, ReviewDecision
 from schemas.spend import SpendEntry
-from schemas.topology import DEAD_LETTERS, FEEDBACK, INTAKE, Topic
+from schemas.topology import DEAD_LETTERS, FEEDBACK, INTAKE, REVIEW_DECISIONS, Topic
 from services.cli.results_table import explained, models, usd
 from shared.broker import Record
 from shared.codec import decode
@@ -57,7 +58,7 @@ def request_of(topic: Topic, record: Record) -> str | None:
     if topic is DEAD_LETTERS and record.header(DeadHeader.TOPIC) == INTAKE.name:
         place = (record.header(name) or "0" for name in (DeadHeader.PARTITION, DeadHeader.OFFSET, DeadHeader.TIMESTAMP_MS))
         return request_id_of_record(*map(int, place))
-    if topic is FEEDBACK:      # users write it, without headers
+    if topic in (FEEDBACK, REVIEW_DECISIONS):      # people write them, without headers
         return (record.key or b"").decode("utf-8", "replace") or None
     return record.header(Header.SUBJECT)
 
@@ -209,6 +210,16 @@ def _feedback(said: Feedback, _: Any) -> str:
     return f"{said.judge.value} of {said.tenant}: {said.score:.2f}"
 
 
+def _review(review: Review, _: Any) -> str:
+    if review.decision is not None:
+        return _review_decision(review.decision, _)
+    return f"waits for a person: {review.reason}; {review.default.value} by default at {review.until_ms}"
+
+
+def _review_decision(decision: ReviewDecision, _: Any) -> str:
+    return f"{decision.action.value}{f' by {decision.by}' if decision.by else ''}"
+
+
 def _claim(claim: Claim, _: Any) -> str:
     return f"request {claim.request_id}"
 
@@ -230,4 +241,6 @@ _DESCRIPTIONS: Mapping[type[BaseModel], Callable[[Any, Any], str]] = {
     Alert: _alert,
     ConfigRecord: _config,
     Claim: _claim,
+    Review: _review,
+    ReviewDecision: _review_decision,
 }

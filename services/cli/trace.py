@@ -17,6 +17,8 @@ from schemas.topology import (
     PLANS,
     REQUESTS,
     RESULTS,
+    REVIEW_DECISIONS,
+    REVIEWS,
     TASKS,
     VERDICTS,
     Topic,
@@ -25,7 +27,10 @@ from services.cli.address import bootstrap_option, connected, known_settings, ru
 from services.cli.describe import describe, request_of
 from shared.broker import Broker, Record
 
-PATH = (INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, COMPLETIONS, ESCALATIONS, VERDICTS, RESULTS, FEEDBACK, DEAD_LETTERS)
+PATH = (
+    INTAKE, REQUESTS, TASKS, *PLANS.values(), ATTEMPTS, COMPLETIONS, ESCALATIONS, REVIEW_DECISIONS, REVIEWS, VERDICTS, RESULTS,
+    FEEDBACK, DEAD_LETTERS,
+)
 """In the order of the flow: it decides between records of the same millisecond."""
 
 POLL_MS = 500

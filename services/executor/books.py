@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from schemas.config import Backend, Prices
 from schemas.envelope import Envelope
-from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.ledger import Attempt, AttemptKind, AttemptPhase, FailureClass
 from schemas.messages import Answer, Completion, Failure, Plan, Task
 from schemas.topology import COMPLETIONS
 from services.executor.decide import Call
@@ -26,7 +26,7 @@ def started(
         tenant=envelope.tenant,
         app=envelope.app,
         phase=AttemptPhase.STARTED,
-        kind=call.kind,
+        kind=AttemptKind.JUDGE if ids.judged_by(envelope.request_id) else call.kind,
         model=call.candidate.model,
         backend=call.backend,
         model_asked=backend.model_name or backend.model,

@@ -28,6 +28,7 @@ def result_of(envelope: Envelope[Verdict]) -> Result:
         decided_ms=verdict.decided_ms,
         ordering_key=envelope.key.removeprefix(f"{envelope.tenant}/") if envelope.ordered else None,
         metadata=envelope.metadata,
+        reviewed=verdict.reviewed,
     )
 
 

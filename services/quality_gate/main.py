@@ -1,21 +1,27 @@
-"""completions -> verdicts or escalations. Thin: `checks.py` judges an answer, `decide.py` what follows from it."""
+"""completions -> verdicts, escalations, reviews and requests to judges. Thin: `checks/` judges an answer, `decide.py` says what
+follows from it, `review.py` whether a person is waited for, `judging.py` whether a model is asked beside."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from schemas.config import Policy
 from schemas.envelope import Envelope, Header
 from schemas.messages import Completion, Escalation, Failure, Verdict
 from schemas.quality import QualityEntry
-from schemas.topology import ESCALATIONS, VERDICTS
+from schemas.review import Review, ReviewDecision
+from schemas.topology import ESCALATIONS, FEEDBACK, REQUESTS, VERDICTS
 from services.quality_gate.decide import Limits, decide, failed
 from services.quality_gate.doubts import Doubts
+from services.quality_gate.judging import asked, judged
 from services.quality_gate.pipelines import Pipelines
+from services.quality_gate.review import parked
+from services.quality_gate.reviews import Reviews, review_out
 from services.quality_gate.sampling import is_sampled
 from shared.broker import Broker
 from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import escalation_id, verdict_id
+from shared.ids import escalation_id, judged_by, review_id, verdict_id
 from shared.logindex import SeenIds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
 
@@ -44,24 +50,47 @@ class QualityGate:
         self._ended = SeenIds(broker, VERDICTS, lambda record: record.header(Header.SUBJECT), seen_max)
         self._doubts = Doubts(quality)
         self._pipelines = Pipelines(catalogue, clock, broker, self._ended, seen_max)
+        self._reviews = Reviews(clock, broker, seen_max)
 
-    def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
-        if envelope.payload.slip is not None:
-            return self._pipelines.handle(envelope, context)
+    def handle(self, subject: Envelope[Any] | ReviewDecision, context: Context) -> Outcome | Awaitable[Outcome]:
+        if isinstance(subject, ReviewDecision):
+            return self._reviews.passed_on(subject, context)
+        if isinstance(subject.payload, Review):
+            return self._reviews.handle(subject, context)
+        if subject.payload.slip is not None:
+            return self._pipelines.handle(subject, context)
+        request_id = judged_by(subject.request_id)
+        return self._judge(subject, context) if request_id is None else self._learn(subject, request_id)
+
+    def _judge(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
         policy = self._catalogue().policy_of(envelope.tenant)
         now_ms = self._clock.now_ms()
         answer = envelope.payload.answer
-        sampled = answer is not None and is_sampled(envelope.request_id, answer.model, policy.scoring, "scores")
+        sampled = answer is not None and _is_scored(envelope.request_id, answer.model, policy)
         doubt = self._doubts.of(envelope, now_ms)
         limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms, sampled, doubt)
         decided = decide(envelope.payload, limits)
         if isinstance(decided, Verdict):
             if envelope.ordered:
                 self._ended.add(context.record.partition, envelope.request_id, context.record.timestamp_ms)
-            return Emit(_verdict(envelope, decided))
+            return Emit(self._ended_with(envelope, decided, policy, context.record.timestamp_ms))
         id = escalation_id(envelope.request_id, decided.plan_number)
         escalation = (Out(ESCALATIONS, envelope.forward(_ESCALATION, id, decided)),)
         return self._held(envelope, escalation, context.record.partition) if envelope.ordered else Emit(escalation)
+
+    def _ended_with(self, envelope: Envelope[Completion], verdict: Verdict, policy: Policy, logged_ms: int) -> tuple[Out, ...]:
+        """The verdict, or the review it waits for; and beside it the question to a judge."""
+        review = policy.review and parked(envelope, verdict, policy.review, logged_ms)
+        if review:
+            return (review_out(envelope, review, review_id(envelope.request_id)),)
+        question = policy.judge and asked(envelope, verdict, policy.judge, self._clock.now_ms())
+        outs = _verdict(envelope, verdict)
+        return (*outs, Out(REQUESTS, question)) if question else outs
+
+    def _learn(self, envelope: Envelope[Completion], request_id: str) -> Outcome:
+        """A judge's answer is nobody's result; it may be a lesson."""
+        said = judged(envelope, request_id, self._clock.now_ms())
+        return Emit((Out(FEEDBACK, said, key=request_id),)) if said else Drop("no judgement")
 
     async def _held(self, envelope: Envelope[Completion], escalation: tuple[Out, ...], partition: int) -> Outcome:
         """Later requests of an ordering key wait until this one's next completion is judged."""
@@ -70,13 +99,23 @@ class QualityGate:
         return Hold(escalation)
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
+        """Nothing of a judge's request, and nothing of a decision on a review: neither has a verdict of its own."""
+        payload = envelope.payload
+        if judged_by(envelope.request_id) is not None or (isinstance(payload, Review) and payload.decision is not None):
+            return ()
         return _verdict(envelope, failed(failure, self._clock.now_ms()))
 
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Another owner may have judged more since."""
         self._ended.forget(partitions)
         self._pipelines.forget(partitions)
+        self._reviews.forget(partitions)
 
 
 def _verdict(envelope: Envelope[Any], verdict: Verdict) -> tuple[Out, ...]:
     return (Out(VERDICTS, envelope.forward(_VERDICT, verdict_id(envelope.request_id), verdict)),)
+
+
+def _is_scored(request_id: str, model: str, policy: Policy) -> bool:
+    wants_scores = policy.review is not None and bool(policy.review.score_below)
+    return wants_scores or is_sampled(request_id, model, policy.scoring, "scores")

@@ -25,7 +25,7 @@ from services.router.terms import Request, scores_of, shadow_of, terms_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import escalation_id, plan_id
+from shared.ids import escalation_id, judged_by, plan_id
 from shared.outcome import Emit, Out
 from shared.prices import DAY_MS
 from shared.slips import Slips
@@ -68,7 +68,7 @@ class Router:
                 return _in_steps(self._pipelines.moved(envelope, context))
             return Emit(_planned(envelope, self._escalated(envelope, asked, None)))
         pipeline = asked.pipeline or self._catalogue().policy_of(envelope.tenant).pipeline
-        if pipeline is not None and asked.failure is None:
+        if pipeline is not None and asked.failure is None and judged_by(envelope.request_id) is None:
             return _steps(self._pipelines.begun(envelope, asked, pipeline, context))
         return Emit(_planned(envelope, self._first(envelope, asked, None)))
 
