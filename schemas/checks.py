@@ -80,7 +80,7 @@ class JudgeRule(Strict):
     rubric: Annotated[tuple[Literal["relevance", "coherence", "factuality", "completeness"], ...], Field(min_length=1)] = Field(
         ("relevance", "completeness"), description="what is graded; factuality needs a context in the prompt"
     )
-    max_cost_usd: Decimal = Field(Decimal("0.01"), gt=0, description="the most that one judgement may cost")
+    max_cost_usd: Decimal = Field(Decimal("0.05"), gt=0, description="the most that one judgement may cost")
 
 
 Count = Annotated[int | None, Field(ge=0)]

@@ -1,7 +1,5 @@
 """Decides which answers wait for a person, and what follows from what the person says, or does not say in time. Pure."""
 
-from collections.abc import Mapping
-
 from schemas.checks import ReviewRule, Sampling
 from schemas.envelope import Envelope
 from schemas.messages import (
@@ -50,7 +48,7 @@ def _reason(request_id: str, verdict: Verdict, rule: ReviewRule) -> str:
     wanted = rule.failed_checks if isinstance(rule.failed_checks, tuple) else failed if rule.failed_checks else ()
     if set(wanted) & set(failed):
         return f"fails {', '.join(failed)}"
-    least: Mapping[str, float] = {**rule.score_below}
+    least = {str(name): value for name, value in rule.score_below.items()}
     for score in verdict.scores:
         if score.value is not None and score.value < least.get(score.name, 0.0):
             return f"{score.name} {score.value:g} is below {least[score.name]:g}"

@@ -1,0 +1,134 @@
+"""Reviews and judges in a whole Baton on a real broker: the gate is killed while answers wait and while they are decided."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from schemas.checks import JudgeRule, ReviewRule
+from schemas.config import ConfigFile, Model, Policy, Tenant
+from schemas.envelope import Envelope
+from schemas.ledger import AttemptKind
+from schemas.messages import Result, ReviewAction, Status, Verdict
+from schemas.quality import Feedback, Judge
+from schemas.review import Review
+from schemas.topology import FEEDBACK, VERDICTS, Topic
+from services.cli.review import decide, open_reviews
+from shared.broker import Record
+from shared.codec import decode
+from shared.ids import judged_by
+from tests.support.fleets import MODELS, backend
+from tests.support.system import Setup, System, evidence, now_ms, running
+from tests.support.traffic import Stream
+
+REVIEWED = 30
+JUDGED = 12
+PLAIN: dict[str, Any] = {"quality_min": 0.3, "quality_min_hard": 0.3, "escalations_max": 0, "checks": ()}
+REVIEW = ReviewRule(share=1.0, deadline_ms=60_000, default="reject")
+JUDGE = JudgeRule(share=1.0, models=("sim-large", "sim-small"), rubric=("relevance",), max_cost_usd=Decimal("0.10"))
+
+
+def a_config(url: str) -> ConfigFile:
+    return ConfigFile(
+        models={name: Model(quality=quality, context_tokens=64_000, capabilities=("json_schema",))
+                for name, (quality, _, _) in MODELS.items()},
+        backends={f"alpha-{name.removeprefix('sim-')}": backend(url, "alpha", name) for name in MODELS},
+        tenants={"reviewed": Tenant(policy="reviewed"), "judged": Tenant(policy="judged")},
+        policies={"default": Policy(**PLAIN), "reviewed": Policy(**PLAIN, deadline_ms=120_000, review=REVIEW),
+                  "judged": Policy(**PLAIN, judge=JUDGE)},
+    )  # fmt: skip
+
+
+async def _records(system: System, topic: Topic) -> list[Record]:
+    reader = await system.broker.reader(topic.name)
+    found: list[Record] = []
+    for partition, end in (await reader.ends()).items():
+        while await reader.position(partition) < end:
+            found += await reader.poll(200)
+    await reader.close()
+    return found
+
+
+async def _verdicts_of(system: System, tenant: str) -> list[Envelope[Verdict]]:
+    found = [decode(VERDICTS, record.value) for record in await _records(system, VERDICTS)]
+    return [envelope for envelope in found if envelope.tenant == tenant]
+
+
+async def _open(system: System, count: int) -> list[Envelope[Review]]:
+    async with asyncio.timeout(60):
+        while len(waiting := await open_reviews(system.broker)) < count:
+            await asyncio.sleep(0.2)
+    return waiting
+
+
+async def _decide_twice(system: System, waiting: Sequence[Envelope[Review]]) -> dict[str, ReviewAction]:
+    """Each decision is followed by its opposite; the gate is killed again and again meanwhile."""
+    wanted: dict[str, ReviewAction] = {}
+    for place, review in enumerate(waiting):
+        first, second = (ReviewAction.ACCEPT, ReviewAction.REJECT)[:: 1 if place % 2 else -1]
+        wanted[review.request_id] = first
+        for action in (first, second):
+            await decide(system.broker, review, action, None, "ann", now_ms())
+        if place % 8 == 0:
+            await asyncio.to_thread(system.processes.kill, "quality-gate-0")
+    return wanted
+
+
+async def _one_verdict_each(system: System) -> None:
+    stream = Stream("reviewed", rate_s=REVIEWED, seconds=1, body={"tenant": "reviewed", "max_tokens": 40},
+                    prompt=lambda number: f"Say something about number {number}, {secrets.token_hex(2)}.")
+    asked = await system.send(stream)
+    await _open(system, REVIEWED // 2)
+    await asyncio.to_thread(system.processes.kill, "quality-gate-0")        # while some wait, and others are on their way
+    waiting = await _open(system, REVIEWED)
+    assert await _verdicts_of(system, "reviewed") == []
+    undecided, decided = waiting[0], waiting[1:]
+    wanted = await _decide_twice(system, decided)
+    answered = await system.answered(asked, timeout_s=100)
+    results: dict[str, Result] = {one.result.request_id: one.result for one in answered if one.result is not None}
+    for id, action in wanted.items():
+        is_accepted = action is ReviewAction.ACCEPT
+        assert results[id].status is (Status.DELIVERED if is_accepted else Status.FAILED), action
+        assert (results[id].answer is not None) is is_accepted
+    default = results[undecided.request_id]
+    assert (default.status, default.reviewed and default.reviewed.by) == (Status.FAILED, "")
+    verdicts = Counter(envelope.request_id for envelope in await _verdicts_of(system, "reviewed"))
+    assert verdicts == Counter(review.request_id for review in waiting), "exactly one each"
+    click.echo(f"{len(waiting)} reviews, {system.processes.restarts('quality-gate-0')} kills of the gate: one verdict each")
+
+
+async def _judgements_are_learned_from(system: System) -> None:
+    """The simulated judge answers the schema with points of its own: what counts is that they come back as feedback."""
+    stream = Stream("judged", rate_s=JUDGED, seconds=1, body={"tenant": "judged", "max_tokens": 40},
+                    prompt=lambda number: f"Say something about number {number}.")
+    answered = await system.answered(await system.send(stream))
+    delivered = {one.result.request_id for one in answered if one.result is not None and one.result.status is Status.DELIVERED}
+    assert delivered
+
+    async def lessons() -> list[Feedback]:
+        found = [decode(FEEDBACK, record.value) for record in await _records(system, FEEDBACK)]
+        return [said for said in found if said.judge is Judge.MODEL]
+
+    async with asyncio.timeout(60):
+        while {said.request_id for said in await lessons()} != delivered:
+            await asyncio.sleep(0.2)
+    assert all(0 <= said.score <= 1 for said in await lessons())
+    judging = [line for line in await system.attempts() if line.kind is AttemptKind.JUDGE]
+    assert {judged_by(line.request_id) for line in judging} == delivered
+    wrote = {one.result.request_id: one.result.answer.model for one in answered if one.result and one.result.answer}
+    assert all(line.model != wrote[judged_by(line.request_id) or ""] for line in judging)
+    assert len(await _verdicts_of(system, "judged")) == len(answered), "a judgement has no verdict and no result"
+
+
+async def _all() -> None:
+    async with running(Setup(a_config, latency_scale=0.1), click.echo) as system:
+        await _judgements_are_learned_from(system)
+        await _one_verdict_each(system)
+
+
+def test_a_killed_gate_gives_one_verdict_on_each_review_and_judgements_come_back_as_feedback() -> None:
+    evidence(_all())
