@@ -195,7 +195,12 @@ class Policy(Strict):
     cascade: CascadeRule | None = Field(
         None, description="begin with a cheap model where a dearer one after it pays; {}: by the expected gain; none: never"
     )
-    explore: float = Field(0.0, ge=0, le=0.2, description="share of requests that try a little-known model; no interactive one")
+    explore: float = Field(
+        0.0,
+        ge=0,
+        le=0.2,
+        description="share of requests that try a little-known model, no interactive one; four times it with money to spare",
+    )
     deny: tuple[Name, ...] = Field((), description="models that are never asked")
     split: dict[Name, float] = Field(default_factory=dict, description="A/B: model to weight; a session stays with its arm")
     shadow: Name | None = Field(None, description="model whose plan is noted beside a share of the requests; it is not asked")

@@ -22,6 +22,11 @@ class Pace:
 START = Pace()
 
 
+def target_of(left_microusd: float, requests_left: float) -> float:
+    """What a request may cost for the money to last as long as the requests: what was saved is there to be spent."""
+    return left_microusd / max(requests_left, 1.0)
+
+
 def paced(pace: Pace, cost_microusd: float, target_microusd: float) -> Pace:
     """After one more request of that cost. Raises ValueError for a target of nothing."""
     if target_microusd <= 0:

@@ -14,7 +14,7 @@ from schemas.config import Tenant
 from schemas.fleet import Alert, AlertKind, Severity
 from schemas.ledger import AttemptPhase
 from schemas.spend import SpendEntry, Spent
-from shared.pacing import KEEP, PRICE_MAX, Pace, paced
+from shared.pacing import KEEP, PRICE_MAX, Pace, paced, target_of
 from shared.spend import budgets, periods_at
 
 TOTAL = "*"
@@ -113,7 +113,7 @@ class Account:
             return None
         return min(
             (
-                budget.left_microusd / max(self.rate * (budget.ends_ms - at_ms) / 1000, 1.0)
+                target_of(budget.left_microusd, self.rate * (budget.ends_ms - at_ms) / 1000)
                 for budget in budgets(tenant, self.day, self.month, at_ms)
             ),
             default=None,

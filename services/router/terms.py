@@ -13,6 +13,11 @@ from shared.spend import Standing
 SCORES_MAX = 5
 """More would travel with every answer, and seldom explain more."""
 
+SPARE_EXPLORES = 4.0
+EXPLORE_MAX = 0.2
+"""An account whose price of money is 0 has more than its requests need. What is left over buys knowledge: such an account
+explores so many times as often. In `make bench-routing` four times spends 0.99 of the larger budget, once 0.94."""
+
 SORTS: Mapping[str, Mode] = {"price": "price", "latency": "latency", "quality": "quality"}
 
 
@@ -49,7 +54,7 @@ def terms_of(
         quality_within=policy.quality_within,
         microusd_price=1e-6 / float(policy.answer_worth_usd) + _pressure(account),
         target_microusd=account.target_microusd or 0.0,
-        explore=0.0 if request.lane == "interactive" else policy.explore,
+        explore=0.0 if request.lane == "interactive" else explore_share(policy.explore, account),
         draw=request.draw("explore") if policy.explore else 1.0,
         believed=beliefs.quality,
         evidence=beliefs.evidence,
@@ -59,6 +64,12 @@ def terms_of(
         cached_by=cached_by,
     )
     return replace(terms, mode="price", explore=0.0, quality_min=0.0, lead="") if account.is_near else terms
+
+
+def explore_share(share: float, account: Standing) -> float:
+    """Share of requests that try a little-known model: the policy's, more while the account has money to spare."""
+    has_spare = account.target_microusd is not None and account.price == 0.0
+    return min(SPARE_EXPLORES * share, EXPLORE_MAX) if has_spare else share
 
 
 def shadow_of(policy: Policy, request: Request) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from shared.cascade import Call, asks_on, confidence, gain, pays
+from shared.cascade import Call, answer_sketch, asks_on, confidence, gain, pays
+from shared.words import Words, sketch
 
 CHEAP, DEAR = Call(0.6, 10, 500), Call(0.8, 140, 2_000)
 
@@ -52,3 +53,18 @@ def test_neither_time_nor_budget_is_overdrawn_whatever_would_be_gained() -> None
 def test_confidence_is_what_was_believed_moved_by_the_words_of_the_answer() -> None:
     assert confidence(0.6, 0.0) == pytest.approx(0.6)
     assert confidence(0.6, -2.0) < 0.3 < 0.8 < confidence(0.6, 2.0)
+
+
+def test_what_others_taught_moves_a_confidence_by_no_more_than_it_may() -> None:
+    assert confidence(0.6, -4.0, move_max=0.1) == pytest.approx(0.5)
+    assert confidence(0.6, 4.0, move_max=0.1) == pytest.approx(0.7)
+
+
+def test_log_probabilities_tell_answers_of_the_same_words_apart() -> None:
+    sure, unsure = ([{"token": "x", "logprob": each}] * 20 for each in (-0.01, -1.6))
+    assert answer_sketch("It is so.") == answer_sketch("It is so.", [{"token": "x"}]) == sketch("It is so.")
+    words = Words()
+    for _ in range(60):
+        words.learn(answer_sketch("It is so.", sure), 0.5, 1.0)
+        words.learn(answer_sketch("It is so.", unsure), 0.5, 0.0)
+    assert words.logit(answer_sketch("It is so.", unsure)) < 0 < words.logit(answer_sketch("It is so.", sure))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from shared.pacing import PRICE_MAX, START, paced
+from shared.pacing import PRICE_MAX, START, paced, target_of
 
 
 def test_money_has_no_price_while_less_than_the_target_is_spent() -> None:
@@ -33,6 +33,12 @@ def test_a_buyer_who_minds_the_price_spends_the_target_in_the_long_run(dear: int
         pace = paced(pace, cost, 100)
         spent += cost
     assert spent / 4_000 == pytest.approx(100, rel=0.03)
+
+
+def test_what_was_saved_raises_the_target_and_what_was_overspent_lowers_it() -> None:
+    assert target_of(900.0, 10.0) == 90.0
+    assert target_of(1_100.0, 10.0) == pytest.approx(110.0)
+    assert target_of(40.0, 0.0) == 40.0
 
 
 def test_a_target_of_nothing_is_refused() -> None:

@@ -156,6 +156,15 @@ def test_interactive_requests_and_accounts_near_their_end_are_not_explored_with(
     assert (near.mode, near.explore, near.lead) == ("price", 0.0, "")
 
 
+def test_money_that_is_left_over_explores_four_times_as_much_and_never_more_than_a_fifth() -> None:
+    spare, scarce = Standing(price=0.0, target_microusd=500.0), Standing(price=0.1, target_microusd=500.0)
+    assert terms_for(account=spare, explore=0.03).explore == pytest.approx(0.12)
+    assert terms_for(account=spare, explore=0.1).explore == pytest.approx(0.2)
+    assert terms_for(account=scarce, explore=0.03).explore == 0.03
+    assert terms_for(explore=0.03).explore == 0.03
+    assert terms_for("interactive", account=spare, explore=0.03).explore == 0.0
+
+
 def test_a_split_gives_each_arm_its_share_and_a_session_its_arm() -> None:
     arms = Counter(arm_of({"large": 1, "small": 3}, Request(f"r{n}", "batch", "acme").draw("split")) for n in range(4_000))
     assert arms["small"] == pytest.approx(3_000, rel=0.05)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,18 +9,9 @@ from typing import Any
 
 import click
 
-from schemas.messages import Chat
-from services.preprocessing.features import features
-from services.router.beliefs import of_sketch
-from services.router.decide import Limits, decide
-from services.router.offers import Option
-from services.router.rank import Terms
-from services.router.terms import Beliefs
-from shared.quality import Knowledge
-from shared.words import sketch
-from tests.bench.report import OUT, Target, percentile, rounded_all, table, targets_table, write_section
-from tests.bench.routing import cascades, offline, online
-from tests.bench.routing.learning import TENANT, Pool, means, pool, teach
+from tests.bench.report import OUT, Target, rounded_all, table, targets_table, write_section
+from tests.bench.routing import cascades, offline, online, timing
+from tests.bench.routing.learning import Pool, means, pool
 from tests.bench.routing.rows import Prices, Row, prices, rows
 
 MIXTRAL, GPT4 = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
@@ -117,8 +107,8 @@ class Bench:
             return row.scores[model] * (1 / 3 if model == popular else 1.0), row.costs_microusd[model]
 
         half, tail = len(chosen.rows) // 2, len(chosen.rows) * 3 // 4
-        raised = [online.stream(chosen, target, seed, price, dearer)[half:] for seed in range(SHUFFLES // 2)]
-        dropped = [online.stream(chosen, target, seed, worse)[tail:] for seed in range(SHUFFLES // 2)]
+        raised = [online.stream(chosen, target, seed, price, dearer, saves=False)[half:] for seed in range(SHUFFLES // 2)]
+        dropped = [online.stream(chosen, target, seed, worse, saves=False)[tail:] for seed in range(SHUFFLES // 2)]
         used = fmean(online.utilisation(run, target) for run in raised)
         asked = fmean(fmean(step.model == popular for step in run) for run in dropped)
         self.want("after a price change: utilisation, most", used, 1.04, is_floor=False)
@@ -131,36 +121,20 @@ class Bench:
         ]
 
     def time(self) -> None:
-        """Microseconds of a decision: 20 models without words, with words on a text of 4 KB; 20 models against 40."""
-        plain, worded = _decision_us(20, False), _decision_us(20, True)
-        double = _decision_us(40, False)
-        print(table("Decision time", ("decision", "p50 µs", "p99 µs"), [
-            ("20 models", *plain), ("40 models", *double), ("20 models, words of 4 KB", *worded)]))
-        self.figures["decision_us"] = {"20": plain, "40": double, "20 with words": worded}
+        """CPU microseconds of a decision: by models, with words on a text of 4 KB, by tenants; and of the features of 4 KB."""
+        plain, double, worded = (timing.decision_us(models, words) for models, words in ((20, False), (40, False), (20, True)))
+        few, many = timing.tenants_us(10, 10_000)
+        seen = timing.features_us()
+        print(table("Decision time", ("decision", "p50 CPU-µs", "p99"), [
+            ("20 models", *plain), ("40 models", *double), ("20 models, words of 4 KB", *worded),
+            ("whole plan, 10 tenants", *few), ("whole plan, 10,000 tenants", *many), ("features of 4 KB", *seen)]))
+        self.figures["decision_us"] = {
+            "20": plain, "40": double, "20 with words": worded, "10 tenants": few, "10000 tenants": many, "features": seen}
         self.want("decision of 20 models, p50", plain[0], 100, "µs", is_floor=False)
         self.want("decision with words of 4 KB, p99", worded[1], 1_000, "µs", is_floor=False)
         self.want("40 models against 20", double[0] / plain[0], 2.2, "×", is_floor=False)
-
-
-def _decision_us(models: int, with_words: bool, rounds: int = 400) -> tuple[float, float]:
-    names = [f"model-{number}" for number in range(models)]
-    text = ("Why does the enzyme of a cell bind the substrate, and what would a court say of the contract? " * 50)[:4_096]
-    seen = features(Chat(messages=({"role": "user", "content": text},)))
-    row = Row(seen, sketch(text), dict.fromkeys(names, 1.0), dict.fromkeys(names, 1.0), dict.fromkeys(names, 100), {})
-    listed = {name: Prices(1.0 + number, 4.0 + number) for number, name in enumerate(names)}
-    chosen = pool([row], names, listed, dict.fromkeys(names, 0.5))
-    knowledge = Knowledge()
-    for name in names:
-        teach(knowledge, row, name, 0, 0.5)
-    options: list[Option] = list(chosen.options.values())
-    priors, taken = [(name, 0.5) for name in names], []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        beliefs: Beliefs = of_sketch(knowledge, priors, sketch(text) if with_words else (), seen, TENANT)
-        terms = Terms(mode="utility", microusd_price=1e-4, believed=beliefs.quality, tokens_out=beliefs.tokens_out)
-        decide(seen, options, Limits(quality_min=0.0, time_left_ms=60_000, terms=terms))
-        taken.append(1e6 * (time.perf_counter() - began))
-    return percentile(taken, 0.5), percentile(taken, 0.99)
+        self.want("10,000 tenants against 10", many[0] / few[0], 1.2, "×", is_floor=False)
+        self.want("features of 4 KB, p99", seen[1], 1_000, "µs", is_floor=False)
 
 
 def _value(found: Mapping[str, Mapping[str, float | None]], line: str, figure: str) -> float:
