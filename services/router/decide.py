@@ -140,11 +140,12 @@ class _Sifted:
 
 
 def _sift(task: Features, options: Sequence[Option], limits: Limits) -> _Sifted:
-    quality_tried = _quality_tried(options, limits)
+    quality_tried, is_choosy = _quality_tried(options, limits), _is_choosy(limits)
     able: list[Option] = []
     barred: list[tuple[str, Bar, str]] = []
     for option in options:
-        found = _barred(option, task, limits, quality_tried)
+        found = _unwanted(option, limits, quality_tried) if is_choosy else None
+        found = found or _unfit(option, task, limits)
         if found is None:
             able.append(option)
         else:
@@ -184,18 +185,34 @@ def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits:
 
 def _barred(option: Option, task: Features, limits: Limits, quality_tried: float) -> tuple[Bar, str] | None:
     """The first bar this model does not pass, with the sentence for the plan."""
-    offer, terms = option.offer, limits.terms
-    assert terms is not None, "decide sets them"
-    if limits.allowed and offer.model not in limits.allowed:
+    return _unwanted(option, limits, quality_tried) or _unfit(option, task, limits)
+
+
+def _is_choosy(limits: Limits) -> bool:
+    """Whether anything but the task says which models will do."""
+    named = limits.allowed or limits.denied or limits.stronger_than or _terms(limits).order
+    return bool(named) or limits.pinned is not None
+
+
+def _unwanted(option: Option, limits: Limits, quality_tried: float) -> tuple[Bar, str] | None:
+    """What tenant, policy, caller and earlier answers leave out."""
+    model, terms = option.offer.model, _terms(limits)
+    if limits.allowed and model not in limits.allowed:
         return Bar.TENANT, "the tenant may not use it"
-    if offer.model in limits.denied:
+    if model in limits.denied:
         return Bar.DENIED, "the caller or the policy denies it"
-    if terms.order and offer.model not in terms.order:
+    if terms.order and model not in terms.order:
         return Bar.DENIED, "it is not among the models the caller named"
-    if limits.pinned is not None and offer.model != limits.pinned:
+    if limits.pinned is not None and model != limits.pinned:
         return Bar.PINNED, f"the caller pinned {limits.pinned}"
-    if limits.stronger_than and (offer.model in limits.stronger_than or terms.quality_of(option) <= quality_tried):
+    if limits.stronger_than and (model in limits.stronger_than or terms.quality_of(option) <= quality_tried):
         return Bar.WEAKER, f"not stronger than {', '.join(limits.stronger_than)}"
+    return None
+
+
+def _unfit(option: Option, task: Features, limits: Limits) -> tuple[Bar, str] | None:
+    """What the task, its money and its time leave out."""
+    offer = option.offer
     if task.needs and not offer.capabilities.issuperset(task.needs):
         return Bar.CAPABILITY, f"lacks {', '.join(need for need in task.needs if need not in offer.capabilities)}"
     if limits.certified_for and not offer.certified.issuperset(limits.certified_for):

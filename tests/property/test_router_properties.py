@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.config import CAPABILITIES, Backend, CascadeRule, Model, Policy, Prices
@@ -293,16 +293,16 @@ def test_wishes_beliefs_and_draws_leave_the_same_inputs_with_the_same_plan(
     assert decision.ranked.explored <= (_terms(bounds).explore > 0)
 
 
-@given(catalogues(), fleets(), tasks(), wishes())
+@settings(max_examples=300)     # one in twenty begins a cascade
+@given(catalogues(), fleets(), tasks(), wishes(), CASCADES)
 def test_a_cascade_leads_from_the_first_candidate_to_a_better_one_ten_times_as_dear_within_time_and_budget(
-    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits
+    catalogue: Catalogue, fleet: dict[str, FleetEntry], task: Features, bounds: Limits, rule: CascadeRule
 ) -> None:
-    decision = made(catalogue, fleet, task, bounds)
+    decision = made(catalogue, fleet, task, replace(bounds, cascade=rule))
     cascade = decision.cascade
     if cascade is None:
         return
-    assert bounds.cascade is not None
-    assert len(bounds.stronger_than) + 1 < bounds.cascade.depth_max
+    assert len(bounds.stronger_than) + 1 < rule.depth_max
     first, following = decision.ranked.prospects[:2]
     assert (first.option.offer.model, following.option.offer.model) == (cascade.model, cascade.following)
     assert decision.candidates[0].model == cascade.model
