@@ -15,13 +15,13 @@ from tests.support.traffic import Asked, Stream, latencies_ms, of_stream, quanti
 
 PROVIDER, MODEL = "alpha", "sim-small"
 CAPACITY = 100
-LATENCY_SCALE = 12.0         # 3.4 s per call, so 30 calls a second: few enough for this machine to be no bottleneck
-INTERACTIVE_S, FLOOD_S = 8, 120
-FLOODED_S, ALONE_S = 60.0, 30.0
-STARTING_S = 24.0
+LATENCY_SCALE = 24.0         # 6.8 s per call, so 15 calls a second: few enough for this machine to be no bottleneck
+INTERACTIVE_S, FLOOD_S = 4, 60
+FLOODED_S, ALONE_S = 110.0, 60.0
+STARTING_S = 40.0
 """Of the flood, not judged: an executor that knows nothing of a provider tries small limits first."""
 
-FLOOD_DEADLINE_MS = 24_000
+FLOOD_DEADLINE_MS = 48_000
 SLOWER_MAX = 1.2
 BATCH_SHARE_MIN = 0.5
 """Of the capacity that the interactive requests leave."""

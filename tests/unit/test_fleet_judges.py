@@ -134,13 +134,13 @@ def test_goodput_that_falls_under_load_is_found() -> None:
 
 def test_interactive_requests_that_a_flood_slows_down_are_found() -> None:
     def load(stream: str, took_ms: int, per_s: int) -> list[Asked]:
-        return [asked(f"{stream}{n}", n * 1_000 // per_s, took_ms, 12_000, stream) for n in range(20 * per_s)]
+        return [asked(f"{stream}{n}", n * 1_000 // per_s, took_ms, 12_000, stream) for n in range(int(lanes.FLOODED_S) * per_s)]
 
     batch = load("batch", 5_000, 80)
     assert broken(lanes.judge(load("alone", 1_000, 20), load("interactive", 1_150, 20), batch, 100, 0)) == []
     slowed = broken(lanes.judge(load("alone", 1_000, 20), load("interactive", 1_250, 20), batch, 100, 0))
     assert len(slowed) == 2
-    starved = [asked(f"b{n}", n * 12, None, 12_000, "batch") for n in range(1_600)]
+    starved = [asked(f"b{n}", n * 12, None, 12_000, "batch") for n in range(int(lanes.FLOODED_S * 80))]
     assert len(broken(lanes.judge(load("alone", 1_000, 20), load("interactive", 1_150, 20), starved, 100, 0))) == 2
 
 
