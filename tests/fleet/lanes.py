@@ -22,6 +22,9 @@ STARTING_S = 40.0
 """Of the flood, not judged: an executor that knows nothing of a provider tries small limits first."""
 
 FLOOD_DEADLINE_MS = 48_000
+SETTLE_S = 75.0
+"""More than any deadline here: by then everything has its result."""
+
 SLOWER_MAX = 1.2
 BATCH_SHARE_MIN = 0.5
 """Of the capacity that the interactive requests leave."""
@@ -44,7 +47,7 @@ async def _run(say: Callable[[str], None]) -> list[Finding]:
         say(f"{INTERACTIVE_S} interactive requests/s beside {FLOOD_S} batch requests/s, four times what the provider can do")
         both = await system.answered(await system.send(
             Stream("interactive", INTERACTIVE_S, FLOODED_S, INTERACTIVE), Stream("batch", FLOOD_S, FLOODED_S, BATCH)
-        ))
+        ), SETTLE_S)
         say("the interactive ones alone")
         alone = await system.answered(await system.send(Stream("alone", INTERACTIVE_S, ALONE_S, INTERACTIVE)))
         calls, attempts = await system.simulator.calls(), await system.attempts()
