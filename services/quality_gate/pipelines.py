@@ -245,6 +245,7 @@ def verdict_of(move: Move, decided: Verdict, completion: Completion, now_ms: int
         stage=failure.stage if failure else "",
         answer=answer,
         checks=decided.checks if is_last else (),
+        scores=decided.scores if is_last else (),
         why=completion.why,
         tried=decided.tried if is_last else (),
         attempts=total.attempts,

@@ -51,7 +51,7 @@ CHECKS: dict[str, Rule] = {
     "length": Rule(1, off_length),
     "format": Rule(1, off_format),
     "ends_whole": Rule(1, cut_off),
-    "not_refused": Rule(2, refused),
+    "not_refused": Rule(3, refused),
     "matches_schema": Rule(2, off_schema),
     "not_repetitive": Rule(1, repetitive),
     "in_language": Rule(1, foreign),
