@@ -74,7 +74,10 @@ class World:
 
 
 def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
-    """A stage that reads several topics, such as the executor its lanes, leaves no one of them more than half the places."""
+    """A stage that reads several topics, such as the executor its lanes, leaves no one of them more than half the places.
+
+    Half of a rebalance's time is for what is under way, the rest for joining again: who takes all of it is put out of the group.
+    """
     return RunnerOptions(
         topic_in_flight_max=settings.in_flight_max // 2 if len(stage.reads) > 1 else 0,
         parked_max=settings.parked_max,
@@ -82,6 +85,7 @@ def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
         span_max=settings.span_max,
         in_flight_max=settings.in_flight_max,
         drain_ms=settings.drain_ms,
+        revoke_drain_ms=min(RunnerOptions.revoke_drain_ms, settings.rebalance_timeout_ms // 2),
         tries_max=settings.tries_max,
         linger_ms=settings.linger_ms,
         flush_interval_ms=settings.flush_interval_ms,

@@ -40,6 +40,7 @@ class SeenResult:
     request_id: str
     status: str = "delivered"
     cost_microusd: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Evidence:
     ledger: Sequence[LedgerLine]
     invoice: Sequence[Billed]
     cut_offs: int = 0
+    drain_ms: int = 0    # how long an executor that gives partitions up waits for its calls; 0: for ever
     freezes: Sequence[tuple[int, int]] = ()      # of executors, past their session timeout: from and until, epoch ms
     skew_ms: int = 0
     pipelines: bool = False      # requests are pipelines: when one fails, what is under way beside it is cut, on purpose
@@ -90,6 +92,11 @@ class Entry:
     @property
     def is_open(self) -> bool:
         return self.attempt.phase is AttemptPhase.STARTED
+
+    @property
+    def is_unknown(self) -> bool:
+        """Cut off, and nobody handed in later what it cost."""
+        return self.cut_off and not self.attempt.cost_known
 
     @property
     def cost_upper_microusd(self) -> int:
@@ -235,7 +242,7 @@ class _Audit:
         yield finding("write-ahead", "its started line was logged before it was billed", len(self.seen.invoice), late)
         yield finding("none-left-open", "every started attempt is closed", len(self.entries),
                        (f"{id} by {entry.attempt.executor}" for id, entry in self.entries.items() if entry.is_open))
-        cut_off = [id for id, entry in self.entries.items() if entry.cut_off and not self._is_cut_on_purpose(entry)]
+        cut_off = [id for id, entry in self.entries.items() if entry.is_unknown and not self._is_cut_on_purpose(entry)]
         yield self._zombies()
         executors = sorted({self.entries[id].attempt.executor for id in cut_off})
         cut_offs, peak = self.seen.cut_offs, self.in_flight_peak
@@ -243,7 +250,22 @@ class _Audit:
         yield finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
 
     def _is_cut_on_purpose(self, entry: Entry) -> bool:
-        return self.seen.pipelines and entry.attempt.failure is FailureClass.CANCELLED
+        return self.seen.pipelines and entry.attempt.failure is FailureClass.CANCELLED or self._is_given_away(entry)
+
+    def _is_given_away(self, entry: Entry) -> bool:
+        """A fault elsewhere moved its partition, and the call outlasted the drain: its executor lived on, and called again."""
+        attempt, drain_ms = entry.attempt, self.seen.drain_ms
+        lived_on = self.last_begun_ms[attempt.executor] > (attempt.finished_ms or attempt.started_ms)
+        return bool(drain_ms) and lived_on and _duration_ms(attempt) > drain_ms
+
+    @cached_property
+    def last_begun_ms(self) -> dict[str, int]:
+        """When each executor began its last call."""
+        last: dict[str, int] = {}
+        for entry in self.entries.values():
+            attempt = entry.attempt
+            last[attempt.executor] = max(last.get(attempt.executor, 0), attempt.started_ms)
+        return last
 
     def _zombies(self) -> Finding:
         """An executor that woke up after its partitions were given away begins no call. Who slept is told by its silence,
@@ -339,6 +361,7 @@ class _Audit:
     def figures(self) -> dict[str, int]:
         """What the run consisted of."""
         statuses = Counter(result.status for result in self.seen.late)
+        reasons = Counter(result.reason for result in self.seen.late if result.reason)
         failures = Counter(str(e.attempt.failure) for e in self.entries.values() if e.attempt.failure is not None)
         return {
             "accepted": len(self.ids),
@@ -352,6 +375,7 @@ class _Audit:
             "cut_offs": self.seen.cut_offs,
             "in_flight_peak": self.in_flight_peak,
             **{f"results_{status}": count for status, count in sorted(statuses.items())},
+            **{f"because_{reason}": count for reason, count in sorted(reasons.items())},
             **{f"attempts_{failure}": count for failure, count in sorted(failures.items())},
         }
 

@@ -26,7 +26,8 @@ REOPEN_S = 0.3
 
 def seen_result(record: Record) -> SeenResult:
     result = decode(RESULTS, record.value)
-    return SeenResult(record.partition, record.offset, result.request_id, result.status.value, result.cost_microusd)
+    reason = result.reason.value if result.reason else ""
+    return SeenResult(record.partition, record.offset, result.request_id, result.status.value, result.cost_microusd, reason)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from schemas.topology import COMPLETIONS, RESULTS, STAGES
+from schemas.topology import COMPLETIONS, RESULTS, STAGES, stage_named
 from services.cli.apply import apply_config
 from services.cli.broker import KafkaProcess
 from services.cli.broker_config import HOST, free_ports
@@ -24,8 +24,10 @@ from services.cli.config_file import offered
 from services.cli.processes import Processes, Say
 from services.cli.topics import create_all
 from shared.broker import Broker
+from shared.config import Settings
 from shared.errors import BrokerUnavailableError
 from shared.kafka import KafkaBroker, KafkaOptions
+from shared.service import runner_options
 from tests.chaos import evidence, pipelines
 from tests.chaos.auditor import Evidence, Report, audit
 from tests.chaos.evidence import Watcher
@@ -218,6 +220,7 @@ async def _evidence(
         ledger=await evidence.ledger(broker),
         invoice=evidence.invoice(invoice),
         cut_offs=cut_offs,
+        drain_ms=runner_options(Settings.from_environment(TIMING, needs_broker=False), stage_named("executor")).revoke_drain_ms,
         pipelines=plan.pipelines,
         freezes=_freezes(fired),
         lag=lag,

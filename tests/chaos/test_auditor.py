@@ -212,6 +212,29 @@ def test_every_invariant_has_a_planted_fault() -> None:
     assert {finding.id for finding in audit(clean()).findings} == set(PLANTED.values())
 
 
+def _cut_off_by_a_living_executor(after_ms: int) -> Evidence:
+    """e1's second call is closed by e2, which got its partition; e1 goes on with its third one."""
+    run = clean()
+    orphaned = finished(started("b", at_ms=1_010), None, FailureClass.ORPHANED, after_ms)
+    later = started("a", "a/plan/0/1-e1", at_ms=9_000)
+    others = [line for line in run.ledger if line.attempt.failure is not FailureClass.ORPHANED]
+    results = [replace(run.late[0], cost_microusd=2 * COST), *run.late[1:]]
+    return replace(run, ledger=[*others, orphaned, later, finished(later)], invoice=[*run.invoice, billed(later)],
+                   live=results, late=results, cut_offs=0, drain_ms=5_000)
+
+
+def test_a_call_that_outlasts_a_rebalance_is_no_crash_and_a_shorter_one_that_is_cut_off_is() -> None:
+    assert audit(_cut_off_by_a_living_executor(after_ms=5_001)).holds
+    assert audit(_cut_off_by_a_living_executor(after_ms=4_999)).broken == ("unknown-bounded",)
+
+
+def test_an_attempt_whose_executor_handed_in_its_cost_after_all_is_not_unknown() -> None:
+    run = clean()
+    handed_in = finished(started("b", at_ms=1_010), after_ms=6_000)
+    report = audit(replace(run, ledger=[*run.ledger, handed_in], cut_offs=0))
+    assert "unknown-bounded" not in report.broken, "\n".join(report.lines())
+
+
 def test_a_zombie_that_wakes_up_and_is_silent_is_fine() -> None:
     assert audit(replace(clean(), freezes=[(1_500, 6_500)])).holds
 

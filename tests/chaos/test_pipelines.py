@@ -8,6 +8,7 @@ from tests.chaos.mutants import MUTANTS, Mutant, caught
 from tests.chaos.scenario import Plan, run
 
 SEED = 3
+DELIVERED_MIN = 0.95   # one in a hundred has a deadline that it may well miss
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,7 @@ async def test_joins_complete_and_no_answered_step_is_paid_again_while_processes
     print("\n".join(outcome.report.lines()), outcome.figures)
     assert outcome.report.broken == ()
     assert outcome.holds, "not settled"
+    assert outcome.report.figures["results_delivered"] >= DELIVERED_MIN * 400, "this measures pipelines, not the models' mistakes"
 
 
 @pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.pipelines], ids=lambda each: each.name)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from schemas.topology import stage_named
 from shared.config import Settings, env_name, resolve_secret
 from shared.errors import SettingsError
+from shared.service import runner_options
 
 BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092"}
 
@@ -132,3 +134,9 @@ def test_what_is_no_reference_is_not_quoted_for_it_may_be_the_secret(pasted: str
         resolve_secret(pasted, {})
     assert "sk-live" not in str(caught.value)
     assert "env:NAME or file:/path" in str(caught.value)
+
+
+@pytest.mark.parametrize(("rebalance_timeout_ms", "drain_ms"), [(45_000, 10_000), (10_000, 5_000)])
+def test_who_gives_partitions_up_has_time_left_to_join_again(rebalance_timeout_ms: int, drain_ms: int) -> None:
+    settings = Settings(kafka_bootstrap_servers="b:9092", rebalance_timeout_ms=rebalance_timeout_ms)
+    assert runner_options(settings, stage_named("executor")).revoke_drain_ms == drain_ms
