@@ -6,29 +6,30 @@ Plain handlers run in place; awaitable ones as tasks. Never commits, never polls
 import asyncio
 import logging
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from inspect import isawaitable
 from typing import Any
 
-from schemas.envelope import DeadHeader, Envelope, Fact, Header
+from schemas.envelope import Envelope, Header
 from schemas.messages import Failure, Reason
-from schemas.topology import DEAD_LETTERS, Stage, Topic, payload_class, topic_named
+from schemas.topology import Stage, Topic
 from shared import metrics
 from shared.broker import Headers, Output, Partition, Record
 from shared.clock import Clock
 from shared.codec import decode
+from shared.dead_letters import RejectCap, dead_letter, identity_of
 from shared.delivery import Delivery, Work
 from shared.errors import (
     BatonError,
     BrokerUnavailableError,
-    DeadLetterCapError,
     RecordTooLargeError,
     UndecodableError,
 )
 from shared.handler import Context, Handler, Parking
+from shared.lines import Line
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
 from shared.trace import taken_on
@@ -36,8 +37,6 @@ from shared.writer import Writer
 
 log = logging.getLogger(__name__)
 
-REJECTS_WINDOW = 200
-REJECTS_MIN = 20
 RETRY_PAUSE_S = 0.2
 NEVER_MS = 1 << 62
 HOLD_GRACE_MS = 10_000
@@ -45,28 +44,6 @@ HOLD_GRACE_MS = 10_000
 
 _TRACE = frozenset((Header.TRACEPARENT, Header.TRACESTATE))
 _Key = tuple[Partition, str]
-
-
-@dataclass(slots=True)
-class _Line:
-    """Records of one key: one is being handled, the rest wait; while some are held only their request passes.
-
-    Where `siblings` may run side by side, one request's different records do; the same record twice does not.
-    """
-
-    siblings: bool = False
-    running: list[Work] = field(default_factory=list)
-    held: list[Work] = field(default_factory=list)
-    waiting: "deque[tuple[Work, Any, Context]]" = field(default_factory=deque)
-
-    def admits(self, work: Work) -> bool:
-        if self.held and self.held[0].request_id != work.request_id:
-            return False
-        return not self.running or (self.siblings and all(_are_siblings(each, work) for each in self.running))
-
-
-def _are_siblings(one: Work, other: Work) -> bool:
-    return one.request_id == other.request_id and one.envelope.id != other.envelope.id
 
 
 class Dispatcher:
@@ -94,8 +71,8 @@ class Dispatcher:
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
         self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
         self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
-        self._lines: dict[_Key, _Line] = {}
-        self._verdicts: deque[bool] = deque(maxlen=REJECTS_WINDOW)
+        self._lines: dict[_Key, Line] = {}
+        self._reject_cap = RejectCap(stage)
         self._handle_seconds = metrics.HANDLE_SECONDS.labels(stage=stage.name)
         self._emitted = 0
         self._due_ms = NEVER_MS
@@ -146,7 +123,7 @@ class Dispatcher:
 
     def _spawn(self, work: Work, subject: Any, context: Context, pending: Awaitable[Outcome]) -> None:
         if work.key:
-            self._lines.setdefault((work.partition, work.key), _Line(self._siblings)).running.append(work)
+            self._lines.setdefault((work.partition, work.key), Line(self._siblings)).running.append(work)
         self.running += 1
         task = asyncio.create_task(self._run(work, subject, context, pending))
         work.progress.tasks.add(task)
@@ -243,7 +220,7 @@ class Dispatcher:
             self._count("reject", outcome.reason.value)
             outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
             outs = outcome.outputs
-        self._note_reject(isinstance(outcome, Reject))
+        self._reject_cap.note(isinstance(outcome, Reject))
         try:
             outputs += await self._encoded(work, outs, context)
         except RecordTooLargeError as error:
@@ -287,7 +264,7 @@ class Dispatcher:
         return next((self._writer.output(each, context.trace) for each in instead), None)
 
     async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
-        line = self._lines.setdefault((work.partition, work.key), _Line(self._siblings))
+        line = self._lines.setdefault((work.partition, work.key), Line(self._siblings))
         line.held.append(work)
         self.held[work.partition.topic] += 1
         work.context, work.until_ms = context, outcome.until_ms
@@ -372,19 +349,6 @@ class Dispatcher:
     def _count(self, outcome: str, reason: str) -> None:
         metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()
 
-    def _note_reject(self, rejected: bool) -> None:
-        cap = self._stage.dead_letter_share_max
-        if cap is None:
-            return
-        self._verdicts.append(rejected)
-        if rejected:
-            rejects = sum(self._verdicts)
-            if rejects >= REJECTS_MIN and rejects > cap * len(self._verdicts):
-                raise DeadLetterCapError(
-                    f"{self._stage.name}: {rejects} of the last {len(self._verdicts)} records were rejected; "
-                    "stopping before the topic is drained. Fix the cause (baton redrive replays dead letters), restart"
-                )
-
 
 def _is_overdue(work: Work, now_ms: int) -> bool:
     return work.until_ms is None and work.deadline_ms + HOLD_GRACE_MS < now_ms
@@ -397,44 +361,3 @@ def _trace_of(record: Record) -> Headers:
 def _users_trace(record: Record) -> Headers:
     """A user's trace context if it is valid, else a new one: every accepted request has a trace."""
     return taken_on(record.header(Header.TRACEPARENT), record.header(Header.TRACESTATE), secrets.token_bytes(24))
-
-
-def identity_of(record: Record) -> Envelope[Fact] | None:
-    """Who a record belongs to, from its headers alone; None for a record that no stage wrote."""
-    request_id = record.header(Header.SUBJECT)
-    accepted_ms, deadline_ms = record.header(Header.ACCEPTED_MS), record.header(Header.DEADLINE_MS)
-    if not request_id or not accepted_ms or not deadline_ms or not accepted_ms.isdigit() or not deadline_ms.isdigit():
-        return None
-    return Envelope[Fact](
-        id=record.header(Header.ID) or request_id,
-        request_id=request_id,
-        key=(record.key or request_id.encode()).decode("utf-8", "replace"),
-        tenant=record.header(Header.TENANT) or "",
-        accepted_ms=int(accepted_ms),
-        deadline_ms=int(deadline_ms),
-        reply=record.header(Header.REPLY),
-        payload=Fact(),
-    )
-
-
-def dead_letter(stage: Stage, record: Record, reject: Reject, tries: int) -> Output:
-    """The rejected record, byte for byte, with its cause in headers."""
-    try:
-        schema = payload_class(topic_named(record.topic)).__name__.lower()
-    except KeyError:
-        schema = ""
-    cause = {
-        DeadHeader.TOPIC: record.topic,
-        DeadHeader.PARTITION: str(record.partition),
-        DeadHeader.OFFSET: str(record.offset),
-        DeadHeader.TIMESTAMP_MS: str(record.timestamp_ms),
-        DeadHeader.STAGE: stage.name,
-        DeadHeader.REASON: reject.reason.value,
-        DeadHeader.ERROR: reject.error,
-        DeadHeader.TRIES: str(tries if reject.reason is Reason.HANDLER_CRASHED else 1),
-        DeadHeader.SCHEMA: schema,
-    }
-    headers = record.headers + tuple((name, text.encode()) for name, text in cause.items())
-    return Output(DEAD_LETTERS.name, record.key, record.value, headers)
-
-

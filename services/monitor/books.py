@@ -27,7 +27,7 @@ from shared.broker import Broker, Output, Reader, Record
 from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.codec import decode
-from shared.dispatch import dead_letter
+from shared.dead_letters import dead_letter
 from shared.errors import BrokerUnavailableError, UndecodableError
 from shared.outcome import Out, Reject
 from shared.quality import key_of

@@ -21,7 +21,7 @@ from shared import metrics
 from shared.broker import Broker, Output, Record
 from shared.clock import Clock
 from shared.codec import decode
-from shared.dispatch import dead_letter
+from shared.dead_letters import dead_letter
 from shared.errors import BrokerUnavailableError, UndecodableError
 from shared.outcome import Out, Reject
 from shared.windows import Ring, fold

@@ -250,7 +250,7 @@ class _Audit:
         yield finding("unknown-bounded", claim, len(cut_off), cut_off[cut_offs * peak:] + executors[cut_offs:])
 
     def _is_cut_on_purpose(self, entry: Entry) -> bool:
-        return self.seen.pipelines and entry.attempt.failure is FailureClass.CANCELLED or self._is_given_away(entry)
+        return (self.seen.pipelines and entry.attempt.failure is FailureClass.CANCELLED) or self._is_given_away(entry)
 
     def _is_given_away(self, entry: Entry) -> bool:
         """A fault elsewhere moved its partition, and the call outlasted the drain: its executor lived on, and called again."""
