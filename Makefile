@@ -29,7 +29,7 @@ check: $(READY) ## lint, strict types, import contracts, generated files
 schemas: $(READY) ## regenerate schemas/json, schemas/asyncapi.json and the README's picture
 	@$(BIN)/python -m schemas.generate $(ARGS)
 
-chaos: $(READY) ## kill and freeze processes of a running Baton, restart its broker, and check that every request got its one result
+chaos: $(READY) ## kill and freeze processes of a running Baton, restart its broker, and check that every request got its one result; pipelines: make chaos ARGS="--pipelines --requests 5000 --rate 15 --faults 30"
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 failover: $(READY) ## break a backend under load, and time how the fleet leaves it and comes back to it

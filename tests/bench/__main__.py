@@ -9,10 +9,11 @@ from typing import Any
 import click
 import uvloop
 
-from tests.bench import calls, gate, latency, relay, saturation, stages
+from tests.bench import calls, gate, latency, pipelines, relay, saturation, stages
 from tests.bench.cpu import busy_warning, require_proc, surroundings
 from tests.bench.report import OUT, Row, Target, rounded_all, table, targets_table, write_section
 from tests.bench.system import Baton, Say, baton, own, start_simulator, supervised, teller
+from tests.support.system import evidence
 
 # Of the design's budget, on two cores. CPU-ms per request at saturation, by process; together 0.7.
 CPU_MS_MAX = {
@@ -43,10 +44,14 @@ class Length:
     overload_s: float
     stage_rounds: int
     calls: int
+    pipeline_rounds: int
+    pipeline_s: float
 
 
-FULL = Length(rounds=3, seconds=8, sustained_s=20, overload_s=8, stage_rounds=9, calls=4_000)
-QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3, calls=800)
+FULL = Length(rounds=3, seconds=8, sustained_s=20, overload_s=8, stage_rounds=9, calls=4_000,
+              pipeline_rounds=2, pipeline_s=5)
+QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3, calls=800,
+               pipeline_rounds=1, pipeline_s=3)
 
 
 @click.command()
@@ -66,6 +71,7 @@ def main(quick: bool, strict: bool, out: Path) -> None:
         click.echo(text)
     write_section(out, "bench", figures)
     write_section(out, "gate", figures["gate"])
+    write_section(out, "pipelines", figures["pipelines"] | {"targets": [pipelines.target_of(figures["pipelines"]).as_json()]})
     missed = sum(not target.is_met for target in targets)
     click.echo(f"\n{len(targets) - missed} of {len(targets)} targets met; the figures are in {out}")
     sys.exit(1 if strict and missed else 0)
@@ -89,6 +95,8 @@ def measure(length: Length, say: Say) -> dict[str, Any]:
                 raise click.ClickException("a service ended and was started again: these figures mean nothing")
         say("calls of a provider, beside a bare client")
         figures["calls"] = uvloop.run(calls.measure(simulator_url, length.rounds, length.calls))
+    say("further steps of a pipeline")
+    figures["pipelines"] = evidence(pipelines.measure(length.pipeline_rounds, length.pipeline_s))
     say("each stage alone")
     figures["gate"] = gate.measure()
     return figures | {"stages": asyncio.run(stages.measure(length.stage_rounds))}
@@ -132,6 +140,7 @@ def targets_of(figures: dict[str, Any]) -> list[Target]:
         Target(f"ready, the slowest, {slowest}", services[slowest]["ready_s"], READY_S_MAX, "s"),
         Target(f"routing decision, {stages.MODELS_COUNT} models", router_us, ROUTING_US_MAX, "µs"),
         *gate.targets(figures["gate"]),
+        pipelines.target_of(figures["pipelines"]),
     ]  # fmt: skip
 
 
@@ -149,6 +158,7 @@ def tables(figures: dict[str, Any]) -> list[str]:
               calls.rows(figures["calls"])),
         table("Asked nothing, % of a core", tuple(figures["idle_cpu_percent"]), [tuple(figures["idle_cpu_percent"].values())]),
         table("Overload", *_overload(figures)),
+        table("A further step of a pipeline, p50 in ms", tuple(figures["pipelines"]), [tuple(figures["pipelines"].values())]),
     ]
 
 
