@@ -44,6 +44,7 @@ def some_figures(**fields: Any) -> dict[str, Any]:
         "overload_ends": {"delivered": 30_000, "expired deadline_passed": 15_000},
         "stages": {"router": {size_kb: dict.fromkeys(stages.PARTS, 12.345) for size_kb in stages.SIZES_KB}},
         "gate": {"checks_default_us": 12.0, "checks_all_us": 140.0, "scores_us": 1700.0},
+        "pipelines": {"extra_step_ms": 12.0, "relay_of_its_hops_ms": 8.5},
         "calls": {
             "openai, plain": {"bare_us": 100.0, "ours_us": 150.0},
             "openai, streamed": {"bare_us": 300.0, "ours_us": 400.0, "events": 50, "ours_us_per_event": 8.0},
