@@ -126,7 +126,7 @@ def test_every_budget_of_the_design_has_a_target() -> None:
     targets = bench.targets_of(some_figures())
     assert all(target.is_met for target in targets)
     assert set(SERVICES) <= {target.name.strip() for target in targets}
-    assert len(targets) == len(SERVICES) + 11
+    assert len(targets) == len(SERVICES) + 12
 
 
 def test_the_relay_of_the_same_run_is_the_measure_of_latency() -> None:
