@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx2
 
 from schemas.envelope import Envelope
-from schemas.ledger import Attempt, AttemptPhase, FailureClass
+from schemas.ledger import Attempt, AttemptPhase
 from schemas.messages import Failure, Plan
 from schemas.topology import ATTEMPTS
 from services.executor import books
@@ -70,8 +70,7 @@ class Executor:
             self._takeover.close(envelope.id)
             return Drop("already completed")
         attempts = await self._close_orphans(envelope, context)
-        orphans = [attempt.started_ms for attempt in attempts if attempt.failure is FailureClass.ORPHANED]
-        if orphans and await self._takeover.has_appeared(partition, envelope.id, min(orphans)):
+        if attempts and await self._takeover.has_appeared(partition, envelope.id, attempts[0].started_ms):
             self._takeover.close(envelope.id)
             return Drop("completed by its former owner")
         if self._cancels.is_cancelled(envelope):

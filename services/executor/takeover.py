@@ -45,8 +45,8 @@ class Takeover:
         return is_completed
 
     async def has_appeared(self, partition: int, plan_id: str, since_ms: int) -> bool:
-        """Whether the completion of a plan with an orphaned attempt came after the log was read: its executor may only have
-        slept, and handed in what it had. Raises BrokerUnavailableError."""
+        """Whether the completion of a plan that a former owner began came after the log was read: its executor may only have
+        slept, and handed in what it had; its closing line may already be known here. Raises BrokerUnavailableError."""
         return await self._completed.look_again(partition, completion_id(plan_id), since_ms)
 
     def has_completed(self, partition: int, plan_id: str) -> bool:

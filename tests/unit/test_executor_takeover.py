@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from schemas.envelope import Envelope
 from schemas.ledger import Attempt, AttemptPhase, FailureClass
 from schemas.messages import Completion, Task
@@ -51,6 +53,17 @@ async def test_a_completed_plan_whose_attempt_lacks_its_closing_line_has_it_clos
     assert (closed.failure, closed.cost_known) == (FailureClass.ORPHANED, False)
     assert await log.handle(an_envelope()) == Drop("already completed")
     assert len(log.ledger.lines) == 1
+
+
+@pytest.mark.parametrize("left", [started(), an_attempt(failure=None)], ids=["open", "closed by its own executor"])
+async def test_a_plan_whose_completion_came_after_the_log_was_read_is_not_called_again(left: Attempt) -> None:
+    """Its executor slept, and handed in what it had while a successor was reading."""
+    log = await a_log()
+    await log.ledger.log(line(started()), line(left))
+    await log.handle(an_envelope(request="r2"))   # the partition's log is read
+    await log.ledger.log(completion())
+    assert await log.handle(an_envelope()) == Drop("completed by its former owner")
+    assert {attempt.attempt_id for attempt in log.ledger.lines if attempt.request_id == "r1"} <= {started().attempt_id}
 
 
 async def test_open_and_finished_attempts_of_an_open_plan_are_known() -> None:
