@@ -64,9 +64,10 @@ def test_an_executor_that_begins_a_call_with_a_429_on_its_books_is_found() -> No
     assert gates.decided_early([*attempts, line("e", 1_020)]) == 1
 
 
-def test_a_herd_at_the_opening_is_counted_in_any_hundred_milliseconds() -> None:
-    calls = [call(at_ms) for at_ms in (0, 90, 100, 150, 180, 400)]
-    assert herd(calls, "alpha", 0, 1_000) == 4
+def test_a_herd_at_the_opening_is_what_is_under_way_at_once_not_what_came_one_after_the_other() -> None:
+    calls = [call(at_ms, took_ms=60) for at_ms in (0, 90, 100, 149, 160, 400)]
+    assert herd(calls, "alpha", 0, 1_000) == 3
+    assert herd([call(at_ms, took_ms=10) for at_ms in range(0, 100, 10)], "alpha", 0, 1_000) == 1
     assert herd(calls, "beta", 0, 1_000) == 0
 
 
