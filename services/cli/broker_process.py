@@ -10,18 +10,18 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import click
 
 from services.cli.broker_config import LOG4J2_PROPERTIES, Node, free_ports, render, require_free, server_properties
+from services.cli.guard import Guard
 from services.cli.jvm import BrokerError, Say, cache_dir, classpath, java
 
 READY_TIMEOUT_S = 60
@@ -36,36 +36,6 @@ JVM_OPTIONS = (
     "--enable-native-access=ALL-UNNAMED",
 )
 
-# Waits until our end of its standard input closes, which the kernel does however this process ends.
-# Not PR_SET_PDEATHSIG: that is Linux only, and follows the *thread* that forked, which may end long before us.
-GUARD = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 9)"
-
-
-@dataclass
-class Child:
-    """One running JVM, and the guard that kills it if this process dies. A detached JVM has no guard."""
-
-    jvm: subprocess.Popen[bytes]
-    guard: subprocess.Popen[bytes] | None
-
-    def ended(self) -> int | None:
-        return self.jvm.poll()
-
-    def kill(self) -> None:
-        self.jvm.kill()
-        self.jvm.wait()
-        self.release()
-
-    def release(self) -> None:
-        """Ends the guard; call it as soon as the JVM is gone, before its pid can belong to somebody else."""
-        if self.guard is None:
-            return
-        self.guard.kill()
-        self.guard.wait()
-        if self.guard.stdin is not None:
-            self.guard.stdin.close()
-        self.guard = None
-
 
 class KafkaProcess:
     """A cluster of one or more nodes, numbered from 1. Use it as a context manager, or call stop()."""
@@ -77,9 +47,9 @@ class KafkaProcess:
         self.home = home
         self._jars = jars
         self._overrides = overrides
-        self._tied = tied
+        self._guard = Guard() if tied else None
         self._temporary = temporary
-        self._children: dict[int, Child] = {}
+        self._jvms: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def start(
@@ -114,39 +84,42 @@ class KafkaProcess:
     @property
     def pids(self) -> list[int]:
         """Process ids of the JVMs that run."""
-        return [child.jvm.pid for child in self._children.values() if child.ended() is None]
+        return [jvm.pid for jvm in self._jvms.values() if jvm.poll() is None]
 
     def pid(self, node: int = 1) -> int:
-        return self._children[node].jvm.pid
+        return self._jvms[node].pid
 
     def kill(self, node: int = 1) -> None:
         """SIGKILL; the data stays."""
-        self._children.pop(node).kill()
+        self._kill(self._jvms.pop(node))
 
     def pause(self, node: int = 1) -> None:
         """SIGSTOP: to its peers and clients the node hangs."""
-        self._children[node].jvm.send_signal(signal.SIGSTOP)
+        self._jvms[node].send_signal(signal.SIGSTOP)
 
     def resume(self, node: int = 1) -> None:
-        self._children[node].jvm.send_signal(signal.SIGCONT)
+        self._jvms[node].send_signal(signal.SIGCONT)
 
     def restart(self, node: int = 1) -> None:
         """On the same data and the same ports; ends the node first if it still runs."""
-        if node in self._children:
-            self._end([self._children.pop(node)])
+        if node in self._jvms:
+            self._end([self._jvms.pop(node)])
         self._launch(self.nodes[node])
         self._await_ready([self.nodes[node]], brokers=1)
 
     def stop(self) -> None:
         """No process of the cluster is left on return. Temporary data is deleted, so its nodes need not flush it."""
-        children = list(self._children.values())
-        self._children.clear()
+        jvms = list(self._jvms.values())
+        self._jvms.clear()
         if self._temporary:
-            for child in children:
-                child.kill()
-            shutil.rmtree(self.home, ignore_errors=True)
+            for jvm in jvms:
+                self._kill(jvm)
         else:
-            self._end(children)
+            self._end(jvms)
+        if self._guard:
+            self._guard.close()
+        if self._temporary:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +143,7 @@ class KafkaProcess:
         except BrokerError as error:
             if not retry or ADDRESS_IN_USE not in error.message:
                 raise
-            self._end([self._children.pop(node) for node in list(self._children)])
+            self._end([self._jvms.pop(node) for node in list(self._jvms)])
             self.nodes = {node.id: node for node in place(self.home, len(self.nodes), ())}
             self._launch_all(retry=False)
 
@@ -179,15 +152,15 @@ class KafkaProcess:
         node.config_file.write_text(render(settings))
         command = jvm_command(node, self._jars, "kafka.Kafka", str(node.config_file))
         with node.log_file.open("ab") as log:
-            jvm = subprocess.Popen(
+            self._jvms[node.id] = subprocess.Popen(
                 command,
                 cwd=node.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt in the terminal is ours to handle
+                preexec_fn=self._guard.watch_me if self._guard else None,
             )
-        self._children[node.id] = Child(jvm, start_guard(jvm.pid) if self._tied else None)
 
     def _await_ready(self, nodes: Sequence[Node], brokers: int) -> None:
         """Until each of `nodes` answers clients and knows a controller and that many brokers."""
@@ -202,22 +175,25 @@ class KafkaProcess:
                 time.sleep(POLL_S)
 
     def _raise_if_dead(self) -> None:
-        for id, child in self._children.items():
-            if (code := child.ended()) is not None:
+        for id, jvm in self._jvms.items():
+            if (code := jvm.poll()) is not None:
                 raise BrokerError(f"Kafka node {id} ended with code {code} at start.\n{last_lines(self.nodes[id])}")
 
-    def _end(self, children: Sequence[Child]) -> None:
+    def _end(self, jvms: Sequence["subprocess.Popen[bytes]"]) -> None:
         """SIGTERM to all at once, SIGKILL to what is left after STOP_TIMEOUT_S."""
-        for child in children:
-            child.jvm.terminate()
+        for jvm in jvms:
+            jvm.terminate()
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for child in children:
-            try:
-                child.jvm.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.jvm.kill()
-                child.jvm.wait()
-            child.release()
+        for jvm in jvms:
+            with suppress(subprocess.TimeoutExpired):
+                jvm.wait(max(0.0, deadline - time.monotonic()))
+            self._kill(jvm)
+
+    def _kill(self, jvm: "subprocess.Popen[bytes]") -> None:
+        jvm.kill()   # does nothing to one that has ended
+        jvm.wait()
+        if self._guard:
+            self._guard.forget(jvm.pid)
 
 
 def place(home: Path, count: int, ports: Sequence[int]) -> list[Node]:
@@ -275,16 +251,6 @@ def jvm_command(node: Node, jars: str, main_class: str, *arguments: str) -> list
     scratch = f"-Djava.io.tmpdir={node.directory / 'tmp'}"
     logging = f"-Dlog4j2.configurationFile={node.directory / 'log4j2.properties'}"
     return [str(java()), *JVM_OPTIONS, scratch, logging, "-cp", jars, main_class, *arguments]
-
-
-def start_guard(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", GUARD, str(pid)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
 
 
 def new_cluster_id() -> str:

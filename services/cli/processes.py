@@ -4,7 +4,6 @@ A child must never outlive this process, not even if that is killed.
 """
 
 import http.client
-import os
 import random
 import signal
 import socket
@@ -23,6 +22,7 @@ import click
 
 from schemas.topology import STAGES
 from services.cli.broker_config import HOST
+from services.cli.guard import Guard
 from shared.service import EXIT_SETTINGS
 
 POLL_S = 0.05
@@ -36,19 +36,6 @@ LOG_LINES_SHOWN = 8
 LOG_LINE_CHARS_MAX = 400
 SERVICE_PORTS = range(20_000, 32_000)
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
-
-# Waits until our end of its standard input closes, which the kernel does however this process ends; one for all children.
-GUARD = """
-import os, sys
-pids = set()
-for line in sys.stdin:
-    (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
-for pid in pids:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass
-"""
 
 Say = Callable[[str], None]
 
@@ -69,40 +56,6 @@ def service_ports(count: int) -> list[int]:
 
 class ProcessError(click.ClickException):
     """A service that does not get ready, with the end of its log."""
-
-
-class Guard:
-    """A process that kills the children if this one ends without having stopped them."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", GUARD],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        self._end = self._process.stdin.fileno()
-
-    def watch_me(self) -> None:
-        """Called in a child before it becomes its program: were we to tell, we could be killed before we have."""
-        os.write(self._end, b"+%d\n" % os.getpid())
-
-    def watch(self, pid: int) -> None:
-        """For a process that somebody else has started."""
-        self._tell(f"+{pid}\n")
-
-    def forget(self, pid: int) -> None:
-        """To be called as soon as a child is gone, before its pid can belong to somebody else."""
-        self._tell(f"-{pid}\n")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
-
-    def _tell(self, line: str) -> None:
-        os.write(self._end, line.encode())   # one short write: lines of several processes never mix
 
 
 @dataclass
@@ -183,6 +136,8 @@ class Processes:
         log_file = self._log_dir / f"{name}.log"
         log_file.write_bytes(b"")
         with self._lock:
+            if self._ending.is_set():
+                raise ValueError(f"{name} cannot start: these processes were stopped")
             if name in self._children:
                 raise ValueError(f"{name} runs already; stop it first, or choose another replica")
             command = [sys.executable, "-m", *arguments]

@@ -21,8 +21,9 @@ import uvloop
 import yaml
 
 from services.cli.broker_config import HOST
+from services.cli.guard import Guard
 from services.cli.jvm import cache_dir
-from services.cli.processes import Guard, service_ports
+from services.cli.processes import service_ports
 from tests.bench.system import KEY, LOG_DIR, MODEL, Say
 
 VERSION = "1.106.0"
@@ -86,14 +87,15 @@ def running(litellm: Path, simulator_url: str) -> Iterator[Proxy]:
     }
     began_s = time.monotonic()
     with (LOG_DIR / "litellm.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    guard.watch(process.pid)
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                   preexec_fn=guard.watch_me)
     try:
         url = f"http://{HOST}:{port}"
         uvloop.run(_until_ready(f"{url}/health/readiness", process))
         yield Proxy(url, process.pid, time.monotonic() - began_s)
     finally:
         _stop(process)
+        guard.forget(process.pid)
         guard.close()
 
 

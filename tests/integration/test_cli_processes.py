@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -130,15 +131,88 @@ def test_services_are_stopped_upstream_first_whatever_the_order_of_their_start(t
     assert [line.split()[0] for line in journal.read_text().splitlines()] == ["upstream", "middle", "downstream", "provider"]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_no_child_outlives_who_started_it(tmp_path: Path, ending: signal.Signals) -> None:
+def bearing(mark: str) -> list[int]:
+    """Every process with the mark in its environment; a zombie has none."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark.encode() in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
+
+
+@contextmanager
+def parent_of_two(tmp_path: Path, mark: str, program: str = PARENT, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    """Runs two children, prints their pids when they are ready, and waits."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"MARK": mark} | env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as parent:
-        assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 2
-        assert all(map(is_running, pids))
-        parent.send_signal(ending)
+        yield parent
         parent.wait()
-    wait_until(lambda: not any(map(is_running, pids)), "the children are gone")
+
+
+def pids_told(parent: "subprocess.Popen[str]") -> list[int]:
+    assert parent.stdout
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    assert all(map(is_running, pids))
+    return pids
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_no_child_outlives_who_started_it_not_even_a_frozen_one(tmp_path: Path, ending: signal.Signals) -> None:
+    mark = f"{tmp_path}-{ending}"
+    with parent_of_two(tmp_path, mark) as parent:
+        os.kill(pids_told(parent)[0], signal.SIGSTOP)
+        parent.send_signal(ending)
+    wait_until(lambda: not bearing(mark), "children and guard are gone")
+
+
+def test_no_child_outlives_an_end_of_the_whole_tree(tmp_path: Path) -> None:
+    """Who ends a job by its tree or its cgroup signals the guard, too; children may be deaf, at work, or frozen."""
+    mark = f"{tmp_path}-tree"
+    with parent_of_two(tmp_path, mark, CHILD_STUBBORN="1") as parent:
+        pids = pids_told(parent)
+        os.kill(pids[0], signal.SIGSTOP)
+        everybody = bearing(mark)
+        assert set(everybody) > {parent.pid, *pids}, "and the guard"
+        for pid in sorted(everybody, key=lambda pid: pid == parent.pid):
+            os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not bearing(mark), "children and guard are gone")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.8])
+def test_no_child_outlives_who_dies_while_starting_it(tmp_path: Path, share: float) -> None:
+    mark = f"{tmp_path}-{share}"
+    with parent_of_two(tmp_path, mark) as parent:
+        while len(bearing(mark)) < 2 and parent.poll() is None:   # from its first process on: the guard
+            time.sleep(0.001)
+        time.sleep(share * 0.3)
+        parent.kill()
+    wait_until(lambda: not bearing(mark), "children and guard are gone")
+
+
+IMPATIENT = PARENT.replace("input()", """
+stopping = threading.Thread(target=processes.stop)
+stopping.start()
+while processes.names():
+    pass
+processes.stop()
+os._exit(0)
+""").replace("import os, sys", "import os, sys, threading")
+
+
+def test_no_child_outlives_a_stop_that_was_cut_short(tmp_path: Path) -> None:
+    """An interrupt leaves a stop that goes on in another thread, as asyncio's do, and the way out stops a second time."""
+    mark = f"{tmp_path}-impatient"
+    with parent_of_two(tmp_path, mark, IMPATIENT, CHILD_STUBBORN="1") as parent:
+        pids_told(parent)
+    wait_until(lambda: not bearing(mark), "children and guard are gone")
+
+
+def test_what_was_stopped_starts_nothing_any_more(tmp_path: Path) -> None:
+    with Processes(os.environ, tmp_path) as processes:
+        processes.stop()
+        with pytest.raises(ValueError, match="child-0 cannot start: these processes were stopped"):
+            processes.start("child", CHILD)
