@@ -11,69 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.envelope import Fact
 from schemas.ledger import FailureClass, Usage
-
-
-class Status(StrEnum):
-    """How a request ended. Every accepted request ends in exactly one."""
-
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    OVER_BUDGET = "over_budget"
-
-
-class Reason(StrEnum):
-    """Why a request did not end `delivered`, or why a record was rejected: closed, so it can be a metric label."""
-
-    MALFORMED_JSON = "malformed_json"
-    INVALID_REQUEST = "invalid_request"
-    TOO_LARGE = "too_large"
-    UNKNOWN_TENANT = "unknown_tenant"
-    UNKNOWN_MODEL = "unknown_model"
-    UNDECODABLE = "undecodable"
-    HANDLER_CRASHED = "handler_crashed"
-    DEADLINE_PASSED = "deadline_passed"
-    NO_TIME_LEFT = "no_time_left"
-    NO_ABLE_MODEL = "no_able_model"
-    CONTEXT_TOO_LONG = "context_too_long"
-    NO_STRONGER_MODEL = "no_stronger_model"
-    OVER_BUDGET = "over_budget"
-    PROVIDERS_FAILED = "providers_failed"
-    PROVIDER_REFUSED = "provider_refused"
-    QUALITY_NOT_MET = "quality_not_met"
-    PIPELINE_BROKEN = "pipeline_broken"
-    CANCELLED = "cancelled"
-
-
-STATUS_OF: dict[Reason, Status] = {
-    Reason.MALFORMED_JSON: Status.REJECTED,
-    Reason.INVALID_REQUEST: Status.REJECTED,
-    Reason.TOO_LARGE: Status.REJECTED,
-    Reason.UNKNOWN_TENANT: Status.REJECTED,
-    Reason.UNKNOWN_MODEL: Status.REJECTED,
-    Reason.UNDECODABLE: Status.FAILED,
-    Reason.HANDLER_CRASHED: Status.FAILED,
-    Reason.DEADLINE_PASSED: Status.EXPIRED,
-    Reason.NO_TIME_LEFT: Status.EXPIRED,
-    Reason.NO_ABLE_MODEL: Status.FAILED,
-    Reason.CONTEXT_TOO_LONG: Status.REJECTED,
-    Reason.NO_STRONGER_MODEL: Status.FAILED,
-    Reason.OVER_BUDGET: Status.OVER_BUDGET,
-    Reason.PROVIDERS_FAILED: Status.FAILED,
-    Reason.PROVIDER_REFUSED: Status.FAILED,
-    Reason.QUALITY_NOT_MET: Status.FAILED,
-    Reason.PIPELINE_BROKEN: Status.FAILED,
-    Reason.CANCELLED: Status.FAILED,
-}
-
-
-class Failure(Fact):
-    """Why a request cannot be answered. It travels the same path as an answer would, so order per key is kept."""
-
-    reason: Reason
-    stage: str
-    message: str = Field("", description="for the caller: names the field and the fix; never holds prompt text")
+from schemas.slips import Slip
+from schemas.tasks import STATUS_OF as STATUS_OF
+from schemas.tasks import Chat as Chat
+from schemas.tasks import Failure as Failure
+from schemas.tasks import Features as Features
+from schemas.tasks import Reason as Reason
+from schemas.tasks import Status as Status
+from schemas.tasks import Task as Task
 
 
 class Lane(StrEnum):
@@ -120,95 +65,6 @@ class Request(Fact):
     body: dict[str, Any] = Field(default_factory=dict)
     fingerprint: str = Field("", description="SHA-256 of the canonical body, for idempotency")
     failure: Failure | None = None
-
-
-class Chat(Fact):
-    """The one normal form of what is asked: OpenAI's messages with the parameters every provider has."""
-
-    messages: tuple[dict[str, Any], ...]
-    model: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    tools: tuple[dict[str, Any], ...] = ()
-    tool_choice: Any = None
-    response_format: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    reasoning_effort: str | None = None
-    logprobs: int | None = Field(None, description="log-probabilities of the answer's tokens, with so many alternatives each")
-    session: str | None = None
-    models: tuple[str, ...] = Field((), description="models that may answer, in the order to try them; empty: any")
-    deny: tuple[str, ...] = ()
-    sort: str | None = Field(None, description="price, latency or quality: what counts first")
-    max_price: tuple[float, float] | None = Field(None, description="USD per million tokens, input and output, at the most")
-
-
-class Features(Fact):
-    """What preprocessing saw in a chat. `complexity` in [0, 1]; token counts are estimates."""
-
-    tokens_in: int
-    tokens_out: int = Field(description="expected output tokens, bounded by max_tokens when given")
-    tokens_out_max: int
-    needs: tuple[str, ...] = Field((), description="capabilities a model must have, sorted: json_schema, tools, vision …")
-    language: str = "en"
-    domain: str = "chat"
-    complexity: float = 0.0
-    tokens_earlier: int = Field(0, description="of tokens_in, those before the last user message: a cache may hold them")
-
-
-class Task(Fact):
-    """A request after preprocessing; `chat` is null only when there is a failure."""
-
-    chat: Chat | None = None
-    features: Features | None = None
-    failure: Failure | None = None
-    pipeline: str | None = Field(None, description="the pipeline that the caller named")
-
-
-class Reference(Fact):
-    """Where in the log something stands that is too large to travel along."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    path: str = Field("", description="of the yield in that record; empty: the request")
-
-
-class Yield(Fact):
-    """How a step of a pipeline, or a whole part of one, ended: its output or its failure, and what it took."""
-
-    path: str = Field(description="which node of the tree, from the root: p.0.2")
-    text: str = Field("", description="the output; of a failed one its best attempt")
-    text_at: Reference | None = Field(None, description="where the output stands instead")
-    failure: Failure | None = None
-    score: float = Field(1.0, description="what the gate thought of it, in [0, 1]")
-    criticism: str = Field("", description="what the gate held against it; never quotes the answer")
-    model: str = ""
-    backend: str = ""
-    attempts: int = 0
-    cost_microusd: int = Field(0, description="known cost of its attempts")
-    spent_microusd: int = Field(0, description="upper bound of what they cost")
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-
-class Slip(Fact):
-    """A pipeline request's routing slip: its tree as it was when the request began, and what earlier steps yielded."""
-
-    pipeline: str = Field(description="name@version of the config that it came from")
-    tree: str = Field(description="the tree, as JSON; references written out")
-    step: str = Field("", description="path of the step that this record is about")
-    asked: "Task | None" = Field(None, description="the request itself")
-    asked_at: Reference | None = Field(None, description="where the request stands instead")
-    yields: tuple[Yield, ...] = Field((), description="of what ended before this step and may still be asked for")
-    until_ms: dict[str, int] = Field(default_factory=dict, description="parallel nodes with a limit: when it is over, epoch ms")
-    deadline_ms: int = Field(description="the request's own; a step within a limit has an earlier one on its envelope")
-    budget_microusd: int | None = Field(None, description="the request's own; a step of a branch has its share on its envelope")
 
 
 class Candidate(Fact):

@@ -10,8 +10,9 @@ from functools import lru_cache
 from math import inf
 from typing import Any
 
-from schemas.messages import Failure, Reason, Slip, Yield
+from schemas.messages import Failure, Reason
 from schemas.pipeline import Branch, Loop, Map, Node, Parallel, Step, Turn
+from schemas.slips import Slip, Yield
 from shared.pipeline_values import Output, holds, listed, looked_up, merged
 
 ROOT = "p"

@@ -12,8 +12,9 @@ import jsonschema_rs
 import orjson
 
 from schemas.checks import LINEAR
-from schemas.messages import Task, Yield
+from schemas.messages import Task
 from schemas.pipeline import Condition, Merge
+from schemas.slips import Yield
 
 TESTED_CHARS_MAX = 100_000
 """Of a text that a condition looks at: its beginning decides."""

@@ -7,7 +7,8 @@ reference to that record in place of the largest texts until the rest is below `
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from schemas.messages import Escalation, Reference, Slip, Task, Yield
+from schemas.messages import Escalation, Task
+from schemas.slips import Reference, Slip, Yield
 from schemas.topology import topic_named
 from shared.broker import Broker, Record
 from shared.codec import decode

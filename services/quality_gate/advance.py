@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.messages import Slip, Yield
 from schemas.pipeline import Node
+from schemas.slips import Slip, Yield
 from shared.pipeline import DECIDED, GRACE_MS, Arrived, Frame, Reading, Want, forks_above, is_below, read
 
 

@@ -10,19 +10,8 @@ from typing import Any
 
 from schemas.envelope import Envelope, Header
 from schemas.ledger import Usage
-from schemas.messages import (
-    STATUS_OF,
-    Answer,
-    Completion,
-    Escalation,
-    Failure,
-    Reason,
-    Slip,
-    Status,
-    Task,
-    Verdict,
-    Yield,
-)
+from schemas.messages import STATUS_OF, Answer, Completion, Escalation, Failure, Reason, Status, Task, Verdict
+from schemas.slips import Slip, Yield
 from schemas.topology import ESCALATIONS, VERDICTS
 from services.quality_gate.advance import Landed, Move, advance, total_of
 from services.quality_gate.decide import STAGE, Limits, decide

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from schemas.envelope import Envelope
-from schemas.messages import Escalation, Failure, Plan, Reason, Slip, Task, Why
+from schemas.messages import Escalation, Failure, Plan, Reason, Task, Why
+from schemas.slips import Slip
 from services.router.steps import slip_of, task_of
 from shared.catalogue import Catalogue
 from shared.clock import Clock

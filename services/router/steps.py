@@ -5,8 +5,9 @@ A step with a prompt asks a question of its own; one without passes the request'
 
 from typing import Any
 
-from schemas.messages import Chat, Failure, Reason, Slip, Task
+from schemas.messages import Chat, Failure, Reason, Task
 from schemas.pipeline import Step, Turn
+from schemas.slips import Slip
 from shared.pipeline import Want
 from shared.template import BrokenTemplateError, filled_in
 from shared.tokens import TOKENS_OUT_MAX, needs_of, tokens_in

@@ -4,8 +4,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from schemas.messages import Chat, Failure, Features, Reason, Slip, Task, Yield
+from schemas.messages import Chat, Failure, Features, Reason, Task
 from schemas.pipeline import Node
+from schemas.slips import Slip, Yield
 from services.quality_gate.advance import Landed, Move, advance
 from shared.pipeline import Want, forks_above, frame_of, is_below, read, tree_text
 from shared.pipeline_values import values_of

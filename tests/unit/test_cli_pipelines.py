@@ -4,7 +4,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from schemas.messages import Completion, Plan, Slip, Task, Why, Yield
+from schemas.messages import Completion, Plan, Task, Why
+from schemas.slips import Slip, Yield
 from services.cli.pipelines import pipelines, progress_of
 from tests.support.builders import a_candidate, an_answer
 from tests.unit.test_pipeline_check import SMALL
