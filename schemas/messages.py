@@ -14,6 +14,7 @@ from schemas.ledger import FailureClass, Usage
 from schemas.slips import Slip
 from schemas.tasks import STATUS_OF as STATUS_OF
 from schemas.tasks import Chat as Chat
+from schemas.tasks import Check as Check
 from schemas.tasks import Failure as Failure
 from schemas.tasks import Features as Features
 from schemas.tasks import Reason as Reason
@@ -204,15 +205,6 @@ class Escalation(Fact):
     wants: tuple[str, ...] = Field((), description="paths of the steps that are wanted next")
     asks: str = Field("", description="of a cascade: the model that is wanted next, where it is able")
     cancels: tuple[str, ...] = Field((), description="paths below which no step is wanted any more")
-
-
-class Check(Fact):
-    """One check of the gate on one answer."""
-
-    name: str
-    version: int = 1
-    passed: bool
-    detail: str = Field("", description="never quotes the answer")
 
 
 class Score(Fact):

@@ -6,7 +6,7 @@ The language of its tree is `pipeline.py`, how it runs `PIPELINES.md`.
 from pydantic import Field
 
 from schemas.envelope import Fact
-from schemas.tasks import Failure, Task
+from schemas.tasks import Check, Failure, Task
 
 
 class Reference(Fact):
@@ -27,6 +27,7 @@ class Yield(Fact):
     text_at: Reference | None = Field(None, description="where the output stands instead")
     failure: Failure | None = None
     score: float = Field(1.0, description="what the gate thought of it, in [0, 1]")
+    failed: tuple[Check, ...] = Field((), description="the checks that its answer did not pass")
     criticism: str = Field("", description="what the gate held against it; never quotes the answer")
     model: str = ""
     backend: str = ""

@@ -116,3 +116,12 @@ class Task(Fact):
     features: Features | None = None
     failure: Failure | None = None
     pipeline: str | None = Field(None, description="the pipeline that the caller named")
+
+
+class Check(Fact):
+    """One check of the gate on one answer."""
+
+    name: str
+    version: int = 1
+    passed: bool
+    detail: str = Field("", description="never quotes the answer")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from schemas.config import Policy
 from schemas.pipeline import (
     DEPTH_MAX,
     STEPS_MAX,
@@ -44,7 +45,7 @@ class _Around:
     """What a pipeline may name: models, policies, other pipelines."""
 
     models: Collection[str]
-    policies: Collection[str]
+    policies: Mapping[str, Policy]
     pipelines: Mapping[str, Node]
 
 
@@ -58,7 +59,7 @@ class _Scope:
         return replace(self, seen=self.seen.union(name for name in names if name))
 
 
-def problems_of(pipelines: Mapping[str, Node], models: Collection[str], policies: Collection[str]) -> list[Problem]:
+def problems_of(pipelines: Mapping[str, Node], models: Collection[str], policies: Mapping[str, Policy]) -> list[Problem]:
     """Everything that is wrong with these pipelines."""
     around = _Around(models, policies, pipelines)
     found: list[Problem] = []
@@ -135,6 +136,7 @@ def _step(step: Step, place: Place, scope: _Scope, around: _Around) -> Iterator[
             yield from _template(source, (*place, field), scope)
     yield from _known(step.model, (*place, "model"), "model", around.models)
     yield from _known(step.policy, (*place, "policy"), "policy", around.policies)
+    yield from _for_a_step(step.policy, (*place, "policy"), around.policies)
     if step.output is not None and (problem := compiled(step.output).problem):
         yield Problem((*place, "output"), problem)
 
@@ -143,6 +145,16 @@ def _known(name: str | None, place: Place, kind: str, known: Collection[str]) ->
     if name is not None and name not in known:
         plural = "policies" if kind == "policy" else "models"
         yield Problem(place, f"no {kind} {name!r}; define it under {plural}")
+
+
+def _for_a_step(name: str | None, place: Place, policies: Mapping[str, Policy]) -> Iterator[Problem]:
+    """Nobody waits for a person, or asks a judge, in the middle of a tree: a rule that would not hold is refused."""
+    policy = policies.get(name or "")
+    rules = [rule for rule in ("review", "judge") if policy is not None and getattr(policy, rule) is not None]
+    if rules:
+        said = " and ".join(rules)
+        yield Problem(place, f"{name} has {said}, held to a request's answer and not to a step's; name a policy without, "
+                             f"and set {said} on the tenant's")
 
 
 def _template(source: str, place: Place, scope: _Scope) -> Iterator[Problem]:

@@ -4,6 +4,8 @@ A judgement is a request of its own on the usual way: its calls are on the ledge
 the user's answer waits for none of it. It ends as feedback; nobody asked for it, so it has no verdict and no result.
 """
 
+from collections.abc import Iterable
+
 from schemas.checks import JudgeRule, Sampling
 from schemas.envelope import Envelope
 from schemas.messages import Completion, Lane, Request, Status, Verdict
@@ -21,14 +23,16 @@ _REQUEST = Envelope[Request]
 _ACCEPTED, _RUBRIC = "judged_accepted_ms", "rubric"
 
 
-def asked(envelope: Envelope[Completion], verdict: Verdict, rule: JudgeRule | None, now_ms: int) -> Envelope[Request] | None:
-    """The request to a judge; None where this answer is not judged."""
+def asked(
+    envelope: Envelope[Completion], verdict: Verdict, rule: JudgeRule | None, now_ms: int, helped: Iterable[str] = ()
+) -> Envelope[Request] | None:
+    """The request to a judge; None where this answer is not judged. `helped`: models that must not judge it either."""
     answer, chat = verdict.answer, envelope.payload.task.chat
     if rule is None or verdict.status is not Status.DELIVERED or answer is None or not answer.text or chat is None:
         return None
     if not is_sampled(envelope.request_id, answer.model, Sampling(share=rule.share), "judge"):
         return None
-    judge = judge_for(rule.models, frozenset({answer.model, *(tried.model for tried in verdict.tried)}))
+    judge = judge_for(rule.models, frozenset({answer.model, *helped, *(tried.model for tried in verdict.tried)}))
     if judge is None:
         return None
     found = given(envelope.payload.task)

@@ -1,31 +1,28 @@
 """completions -> verdicts, escalations, reviews and requests to judges. Thin: `checks/` judges an answer, `decide.py` says what
-follows from it, `review.py` whether a person is waited for, `judging.py` whether a model is asked beside."""
+follows from it, `endings.py` whether a person is waited for and a model is asked beside."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from schemas.config import Policy
 from schemas.envelope import Envelope, Header
 from schemas.messages import Completion, Escalation, Failure, Verdict
 from schemas.quality import QualityEntry
 from schemas.review import Review, ReviewDecision
-from schemas.topology import ESCALATIONS, FEEDBACK, REQUESTS, VERDICTS
+from schemas.topology import ESCALATIONS, FEEDBACK, VERDICTS
 from services.quality_gate.decide import Limits, decide, failed
 from services.quality_gate.doubts import Doubts
-from services.quality_gate.judging import asked, judged
+from services.quality_gate.endings import ended_with, is_scored, verdict_out
+from services.quality_gate.judging import judged
 from services.quality_gate.pipelines import Pipelines
-from services.quality_gate.review import parked
-from services.quality_gate.reviews import Reviews, review_out
-from services.quality_gate.sampling import is_sampled
+from services.quality_gate.reviews import Reviews
 from shared.broker import Broker
 from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import escalation_id, judged_by, review_id, verdict_id
+from shared.ids import escalation_id, judged_by
 from shared.logindex import SeenIds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
 
-_VERDICT = Envelope[Verdict]
 _ESCALATION = Envelope[Escalation]
 
 
@@ -66,26 +63,17 @@ class QualityGate:
         policy = self._catalogue().policy_of(envelope.tenant)
         now_ms = self._clock.now_ms()
         answer = envelope.payload.answer
-        sampled = answer is not None and _is_scored(envelope.request_id, answer.model, policy)
+        sampled = answer is not None and is_scored(envelope.request_id, answer.model, policy)
         doubt = self._doubts.of(envelope, now_ms)
         limits = Limits(policy.checks, policy.escalations_max, now_ms >= envelope.deadline_ms, now_ms, sampled, doubt)
         decided = decide(envelope.payload, limits)
         if isinstance(decided, Verdict):
             if envelope.ordered:
                 self._ended.add(context.record.partition, envelope.request_id, context.record.timestamp_ms)
-            return Emit(self._ended_with(envelope, decided, policy, context.record.timestamp_ms))
+            return Emit(ended_with(envelope, decided, policy, context.record.timestamp_ms, now_ms))
         id = escalation_id(envelope.request_id, decided.plan_number)
         escalation = (Out(ESCALATIONS, envelope.forward(_ESCALATION, id, decided)),)
         return self._held(envelope, escalation, context.record.partition) if envelope.ordered else Emit(escalation)
-
-    def _ended_with(self, envelope: Envelope[Completion], verdict: Verdict, policy: Policy, logged_ms: int) -> tuple[Out, ...]:
-        """The verdict, or the review it waits for; and beside it the question to a judge."""
-        review = policy.review and parked(envelope, verdict, policy.review, logged_ms)
-        if review:
-            return (review_out(envelope, review, review_id(envelope.request_id)),)
-        question = policy.judge and asked(envelope, verdict, policy.judge, self._clock.now_ms())
-        outs = _verdict(envelope, verdict)
-        return (*outs, Out(REQUESTS, question)) if question else outs
 
     def _learn(self, envelope: Envelope[Completion], request_id: str) -> Outcome:
         """A judge's answer is nobody's result; it may be a lesson."""
@@ -103,19 +91,10 @@ class QualityGate:
         payload = envelope.payload
         if judged_by(envelope.request_id) is not None or (isinstance(payload, Review) and payload.decision is not None):
             return ()
-        return _verdict(envelope, failed(failure, self._clock.now_ms()))
+        return (verdict_out(envelope, failed(failure, self._clock.now_ms())),)
 
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Another owner may have judged more since."""
         self._ended.forget(partitions)
         self._pipelines.forget(partitions)
         self._reviews.forget(partitions)
-
-
-def _verdict(envelope: Envelope[Any], verdict: Verdict) -> tuple[Out, ...]:
-    return (Out(VERDICTS, envelope.forward(_VERDICT, verdict_id(envelope.request_id), verdict)),)
-
-
-def _is_scored(request_id: str, model: str, policy: Policy) -> bool:
-    wants_scores = policy.review is not None and bool(policy.review.score_below)
-    return wants_scores or is_sampled(request_id, model, policy.scoring, "scores")

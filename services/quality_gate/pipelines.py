@@ -5,28 +5,30 @@ them. Before it waits at a join this stage asks the log whether the join was dec
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from schemas.config import Policy
 from schemas.envelope import Envelope, Header
 from schemas.ledger import Usage
 from schemas.messages import STATUS_OF, Answer, Completion, Escalation, Failure, Reason, Status, Task, Verdict
 from schemas.slips import Slip, Yield
-from schemas.topology import ESCALATIONS, VERDICTS
+from schemas.topology import ESCALATIONS, REVIEWS
 from services.quality_gate.advance import Landed, Move, advance, total_of
+from services.quality_gate.checks import judge
 from services.quality_gate.decide import STAGE, Limits, decide
+from services.quality_gate.endings import ended_with, is_scored
 from shared.broker import Broker, Record
 from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import advance_id, escalation_id, verdict_id
+from shared.ids import advance_id, escalation_id, review_id
 from shared.logindex import SeenIds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
 from shared.pipeline import GRACE_MS, forks_above, is_in_loop, step_at, tree_of
 from shared.pipeline_values import values_of
 from shared.slips import Slips, is_whole, trimmed
 
-_VERDICT = Envelope[Verdict]
 _ESCALATION = Envelope[Escalation]
 _NONE: frozenset[int] = frozenset()
 _REMEMBERED = 20_000
@@ -43,12 +45,14 @@ class Pipelines:
         self._clock = clock
         self._ended = ended
         self._moved_on = SeenIds(broker, ESCALATIONS, lambda record: record.header(Header.ID), seen_max)
+        self._parked = SeenIds(broker, REVIEWS, lambda record: record.header(Header.ID), seen_max)
         self._slips = Slips(broker)
         self._judged: OrderedDict[tuple[int, int], Verdict | Escalation] = OrderedDict()
 
     def forget(self, partitions: frozenset[int]) -> None:
         """Another owner may have moved requests on since."""
         self._moved_on.forget(partitions)
+        self._parked.forget(partitions)
         self._judged.clear()
 
     def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
@@ -71,6 +75,8 @@ class Pipelines:
         ids = [advance_id(envelope.request_id, fork, "joined") for fork, _ in forks]
         if await self._ended.lookup(partition, envelope.request_id, since_ms):
             return Drop("already judged", _NONE)
+        if await self._parked.lookup(partition, review_id(envelope.request_id), since_ms):
+            return Drop("under review", _NONE)
         for id in ids:
             if await self._moved_on.lookup(partition, id, since_ms):
                 return Drop("decided without it", _NONE)
@@ -87,13 +93,14 @@ class Pipelines:
         return slip if is_whole(slip) else await self._slips.whole(slip)
 
     def _covers(self, envelope: Envelope[Completion], partition: int) -> bool:
-        return self._ended.covers(partition, envelope.accepted_ms) and self._moved_on.covers(partition, envelope.accepted_ms)
+        return all(seen.covers(partition, envelope.accepted_ms) for seen in (self._ended, self._moved_on, self._parked))
 
     def _is_over(self, envelope: Envelope[Completion], forks: Forks, partition: int) -> bool:
         if not forks and not envelope.ordered:
             return False   # a repeat makes the same records again, and whoever reads them knows their ids
         ids = (advance_id(envelope.request_id, fork, "joined") for fork, _ in forks)
-        return self._ended.has(partition, envelope.request_id) or any(self._moved_on.has(partition, id) for id in ids)
+        has_ended = self._ended.has(partition, envelope.request_id) or self._parked.has(partition, review_id(envelope.request_id))
+        return has_ended or any(self._moved_on.has(partition, id) for id in ids)
 
     # What follows ----------------------------------------------------------------------------------------------------
 
@@ -110,14 +117,14 @@ class Pipelines:
         beside = [landed for each, (other, record) in zip(held, context.held, strict=True)
                   if (landed := self._landed(each, other, record)) is not None]
         if now_ms >= slip.deadline_ms:
-            return self._ends(envelope, context, _expired(mine, beside), decided, slip)
+            return self._ends(envelope, context, _expired(mine, beside), decided, slip, beside)
         asked = slip.asked
         assert asked is not None, "it has been read back"
         move = advance(tree_of(slip.tree), values_of(asked), mine, beside, now_ms)
         if move.is_stale:
             return Drop("decided without it", _NONE)
         if move.ended is not None:
-            return self._ends(envelope, context, move, decided, slip)
+            return self._ends(envelope, context, move, decided, slip, beside)
         return self._goes_on(envelope, context, move, slip)
 
     def _landed(self, slip: Slip, envelope: Envelope[Completion], record: Record) -> Landed | None:
@@ -163,21 +170,48 @@ class Pipelines:
         """Later requests of an ordering key wait until this one ends."""
         return Hold(outputs, slip.deadline_ms) if envelope.ordered else Emit(outputs, releases)
 
-    def _ends(self, envelope: Envelope[Completion], context: Context, move: Move, decided: Verdict, slip: Slip) -> Outcome:
-        verdict = verdict_of(move, decided, envelope.payload, self._clock.now_ms())
-        whole = _whole_request(envelope, slip)
-        spent = move.total.spent_microusd
-        outputs: tuple[Out, ...] = (Out(VERDICTS, whole.forward(_VERDICT, verdict_id(envelope.request_id), verdict, spent)),)
+    def _ends(
+        self, envelope: Envelope[Completion], context: Context, move: Move, decided: Verdict, slip: Slip, beside: Sequence[Landed]
+    ) -> Outcome:
+        """With its verdict, or with the review that its answer waits for, as a plain request does."""
+        record, policy, now_ms = context.record, self._catalogue().policy_of(envelope.tenant), self._clock.now_ms()
+        verdict = _scored(verdict_of(move, decided, envelope.payload, now_ms), envelope.request_id, slip, policy)
+        whole = _as_asked(envelope, slip).model_copy(update={"spent_microusd": move.total.spent_microusd})
+        known = (*slip.yields, *(each for landed in beside for each in (*landed.slip.yields, landed.yielded)))
+        helped = {model for model in _models_of((move.ended, *known)) if model}
+        outputs = ended_with(whole, verdict, policy, record.timestamp_ms, now_ms, helped)
+        if outputs[0].topic is REVIEWS:
+            self._parked.add(record.partition, review_id(envelope.request_id), record.timestamp_ms)
+        else:
+            self._ended.add(record.partition, envelope.request_id, record.timestamp_ms)
         if move.cancels:
             id = advance_id(envelope.request_id, slip.step, "cancelled")
             outputs += (Out(ESCALATIONS, whole.forward(_ESCALATION, id, _escalation(move, slip))),)
-        self._ended.add(context.record.partition, envelope.request_id, context.record.timestamp_ms)
         return Emit(outputs)
 
 
 def _whole_request(envelope: Envelope[Completion], slip: Slip) -> Envelope[Completion]:
     """With the deadline and the budget of the request instead of the step's."""
     return envelope.model_copy(update={"deadline_ms": slip.deadline_ms, "budget_microusd": slip.budget_microusd})
+
+
+def _as_asked(envelope: Envelope[Completion], slip: Slip) -> Envelope[Completion]:
+    """As if the request's answer had come in one step: its own task, deadline and budget."""
+    completion = envelope.payload.model_copy(update={"task": slip.asked})
+    return _whole_request(envelope, slip).model_copy(update={"payload": completion})
+
+
+def _models_of(yields: Iterable[Yield | None]) -> Iterator[str]:
+    """A merged output names all the models that wrote it."""
+    return (model for each in yields if each is not None for model in each.model.split("+"))
+
+
+def _scored(verdict: Verdict, request_id: str, slip: Slip, policy: Policy) -> Verdict:
+    """With the scores of the answer to the request itself, where the policy wants any."""
+    answer, asked = verdict.answer, slip.asked
+    if answer is None or asked is None or not is_scored(request_id, answer.model, policy):
+        return verdict
+    return verdict.model_copy(update={"scores": judge(answer, asked, (), is_sampled=True).scores})
 
 
 def _escalation(move: Move, slip: Slip) -> Escalation:
@@ -203,6 +237,7 @@ def yield_of(slip: Slip, envelope: Envelope[Completion], verdict: Verdict) -> Yi
         text=answer.text if answer is not None else "",
         failure=failure,
         score=1 - len(wrong) / len(verdict.checks) if verdict.checks else float(failure is None),
+        failed=tuple(wrong),
         criticism="; ".join(f"{check.name}: {check.detail}" for check in wrong),
         model=answer.model if answer is not None else "",
         backend=answer.backend if answer is not None else "",
@@ -233,7 +268,7 @@ def verdict_of(move: Move, decided: Verdict, completion: Completion, now_ms: int
         message=failure.message if failure else "",
         stage=failure.stage if failure else "",
         answer=answer,
-        checks=decided.checks if is_last else (),
+        checks=decided.checks if is_last else ended.failed,
         scores=decided.scores if is_last else (),
         why=completion.why,
         tried=decided.tried if is_last else (),

@@ -1,9 +1,12 @@
-"""Reviews and judges in a whole Baton on a real broker: the gate is killed while answers wait and while they are decided."""
+"""Reviews and judges in a whole Baton on a real broker: the gate is killed while answers wait and while they are decided.
+
+Half of the requests are plain, half take a pipeline with a join.
+"""
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,10 +17,12 @@ from schemas.config import ConfigFile, Model, Policy, Tenant
 from schemas.envelope import Envelope
 from schemas.ledger import AttemptKind
 from schemas.messages import Result, ReviewAction, Status, Verdict
+from schemas.pipeline import Node
 from schemas.quality import Feedback, Judge
 from schemas.review import Review
-from schemas.topology import FEEDBACK, VERDICTS, Topic
+from schemas.topology import COMPLETIONS, FEEDBACK, VERDICTS, Topic
 from services.cli.review import decide, open_reviews
+from services.quality_gate.judge import grades_of
 from shared.broker import Record
 from shared.codec import decode
 from shared.ids import judged_by
@@ -27,6 +32,8 @@ from tests.support.traffic import Stream
 
 REVIEWED = 30
 JUDGED = 12
+STEP = {"step": {"prompt": "Say it better: {{ request.text }}", "max_tokens": 40}}
+PANEL = {"sequence": [STEP, {"parallel": {"merge": "vote", "quorum": 2, "branches": [STEP, STEP, STEP]}}]}
 PLAIN: dict[str, Any] = {"quality_min": 0.3, "quality_min_hard": 0.3, "escalations_max": 0, "checks": ()}
 REVIEW = ReviewRule(share=1.0, deadline_ms=60_000, default="reject")
 JUDGE = JudgeRule(share=1.0, models=("sim-large", "sim-small"), rubric=("relevance",), max_cost_usd=Decimal("0.10"))
@@ -40,7 +47,15 @@ def a_config(url: str) -> ConfigFile:
         tenants={"reviewed": Tenant(policy="reviewed"), "judged": Tenant(policy="judged")},
         policies={"default": Policy(**PLAIN), "reviewed": Policy(**PLAIN, deadline_ms=120_000, review=REVIEW),
                   "judged": Policy(**PLAIN, judge=JUDGE)},
+        pipelines={"panel": Node.model_validate(PANEL)},
     )  # fmt: skip
+
+
+def _streams(tenant: str, count: int, prompt: Callable[[int], str]) -> list[Stream]:
+    """So many requests in a second; every other one through the pipeline."""
+    body = {"tenant": tenant, "max_tokens": 40}
+    return [Stream(f"{tenant}{way}", count / 2, 1, body | fields, prompt=prompt)
+            for way, fields in (("", {}), (" by panel", {"pipeline": "panel"}))]
 
 
 async def _records(system: System, topic: Topic) -> list[Record]:
@@ -79,9 +94,8 @@ async def _decide_twice(system: System, waiting: Sequence[Envelope[Review]]) -> 
 
 
 async def _one_verdict_each(system: System) -> None:
-    stream = Stream("reviewed", rate_s=REVIEWED, seconds=1, body={"tenant": "reviewed", "max_tokens": 40},
-                    prompt=lambda number: f"Say something about number {number}, {secrets.token_hex(2)}.")
-    asked = await system.send(stream)
+    streams = _streams("reviewed", REVIEWED, lambda number: f"Say something about number {number}, {secrets.token_hex(2)}.")
+    asked = await system.send(*streams)
     await _open(system, REVIEWED // 2)
     await asyncio.to_thread(system.processes.kill, "quality-gate-0")        # while some wait, and others are on their way
     waiting = await _open(system, REVIEWED)
@@ -101,11 +115,18 @@ async def _one_verdict_each(system: System) -> None:
     click.echo(f"{len(waiting)} reviews, {system.processes.restarts('quality-gate-0')} kills of the gate: one verdict each")
 
 
+async def _graded(system: System) -> dict[str, bool]:
+    """By judged request: whether its judge answered in the form that was asked for. A simulated one errs, too."""
+    found = [decode(COMPLETIONS, record.value) for record in await _records(system, COMPLETIONS)]
+    judged = {judged_by(envelope.request_id): envelope.payload.answer for envelope in found}
+    return {id: answer is not None and grades_of(answer.text, JUDGE.rubric) is not None
+            for id, answer in judged.items() if id is not None}
+
+
 async def _judgements_are_learned_from(system: System) -> None:
     """The simulated judge answers the schema with points of its own: what counts is that they come back as feedback."""
-    stream = Stream("judged", rate_s=JUDGED, seconds=1, body={"tenant": "judged", "max_tokens": 40},
-                    prompt=lambda number: f"Say something about number {number}.")
-    answered = await system.answered(await system.send(stream))
+    streams = _streams("judged", JUDGED, lambda number: f"Say something about number {number}.")
+    answered = await system.answered(await system.send(*streams))
     delivered = {one.result.request_id for one in answered if one.result is not None and one.result.status is Status.DELIVERED}
     assert delivered
 
@@ -114,8 +135,11 @@ async def _judgements_are_learned_from(system: System) -> None:
         return [said for said in found if said.judge is Judge.MODEL]
 
     async with asyncio.timeout(60):
-        while {said.request_id for said in await lessons()} != delivered:
+        while (graded := await _graded(system)).keys() != delivered:
             await asyncio.sleep(0.2)
+        while {said.request_id for said in await lessons()} != {id for id, is_in_form in graded.items() if is_in_form}:
+            await asyncio.sleep(0.2)
+    assert sum(graded.values()) >= JUDGED / 2
     assert all(0 <= said.score <= 1 for said in await lessons())
     judging = [line for line in await system.attempts() if line.kind is AttemptKind.JUDGE]
     assert {judged_by(line.request_id) for line in judging} == delivered

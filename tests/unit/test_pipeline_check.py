@@ -48,6 +48,19 @@ def test_a_ring_of_references_is_named() -> None:
     ]
 
 
+def test_a_step_may_not_name_a_policy_whose_review_or_judge_would_not_hold_for_it() -> None:
+    found = problem_of("""\
+  p: {step: {policy: careful}}
+policies:
+  default: {}
+  careful: {review: {share: 0.1}, judge: {share: 0.1, models: [small]}}
+""")
+    assert found == (
+        "baton.yaml:7: pipelines.p.step.policy: careful has review and judge, held to a request's answer and not to a step's; "
+        "name a policy without, and set review and judge on the tenant's"
+    )
+
+
 def test_a_branch_without_a_default_is_refused() -> None:
     assert problem_of("""\
   p:
