@@ -53,7 +53,11 @@ FAILURE_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a decision beside the task. `stronger_than`: models that have answered already; their better is wanted."""
+    """What bounds a decision beside the task. `stronger_than`: models that have answered already; their better is wanted.
+
+    `others_will_do`: the last of them failed a check. Where none is better, or what was learned takes the failed one for the
+    best, any other will do: `other_than` then stands in place of `stronger_than`.
+    """
 
     quality_min: float
     time_left_ms: int
@@ -64,6 +68,8 @@ class Limits:
     allowed: tuple[str, ...] = ()  # empty: every model
     pinned: str | None = None
     stronger_than: tuple[str, ...] = ()
+    others_will_do: bool = False
+    other_than: tuple[str, ...] = ()
     certified_for: tuple[str, ...] = ()  # what a model must have been tested in
     denied: tuple[str, ...] = ()
     max_price: tuple[float, float] | None = None  # USD per million tokens, input and output
@@ -112,6 +118,9 @@ def decide(task: Features, options: Sequence[Option], limits: Limits) -> Decisio
         limits = replace(limits, terms=Terms(quality_min=limits.quality_min))
     in_time = [option.until(limits.deadline_ms) if option.gated else option for option in options]
     sifted = _sift(task, in_time, limits)
+    if limits.others_will_do and not sifted.able:
+        limits = replace(limits, stronger_than=(), other_than=limits.stronger_than)
+        sifted = _sift(task, in_time, limits)
     ranked, rule = _choice(task, sifted, limits)
     if not ranked.prospects:
         sifted = _sift(task, [option.waiting(limits.deadline_ms) for option in in_time], limits)
@@ -166,7 +175,7 @@ def _choice(task: Features, sifted: _Sifted, limits: Limits) -> tuple[Ranked, st
 def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits: Limits) -> Decision:
     cascade = None
     if limits.cascade is not None and sifted.able:
-        depth = len(limits.stronger_than) + 1
+        depth = len(limits.stronger_than or limits.other_than) + 1
         left = limits.time_left_ms, limits.budget_left_microusd
         ranked, cascade = begun(ranked, _terms(limits), limits.cascade, *left, depth)
         rule += f"; {cascade.model} first, and {cascade.following} if its answer will not do" if cascade else "; no cascade pays"
@@ -190,7 +199,7 @@ def _barred(option: Option, task: Features, limits: Limits, quality_tried: float
 
 def _is_choosy(limits: Limits) -> bool:
     """Whether anything but the task says which models will do."""
-    named = limits.allowed or limits.denied or limits.stronger_than or _terms(limits).order
+    named = limits.allowed or limits.denied or limits.stronger_than or limits.other_than or _terms(limits).order
     return bool(named) or limits.pinned is not None
 
 
@@ -207,6 +216,8 @@ def _unwanted(option: Option, limits: Limits, quality_tried: float) -> tuple[Bar
         return Bar.PINNED, f"the caller pinned {limits.pinned}"
     if limits.stronger_than and (model in limits.stronger_than or terms.quality_of(option) <= quality_tried):
         return Bar.WEAKER, f"not stronger than {', '.join(limits.stronger_than)}"
+    if model in limits.other_than:
+        return Bar.WEAKER, "it has answered, and failed the checks"
     return None
 
 
@@ -329,7 +340,7 @@ def _rule(ranked: Ranked, limits: Limits) -> str:
     first = ranked.prospects[0].option.offer.model
     if limits.pinned is not None:
         return f"{limits.pinned} was pinned by the caller"
-    than = f" stronger than {', '.join(limits.stronger_than)}" if limits.stronger_than else ""
+    than = _than(limits)
     if terms.order:
         return f"first of {able} able models{than} in the caller's order"
     if terms.lead == first:
@@ -350,6 +361,12 @@ def _rule(ranked: Ranked, limits: Limits) -> str:
     return f"cheapest of {good_enough} able models{than} with quality ≥ {terms.quality_min:.2f}"
 
 
+def _than(limits: Limits) -> str:
+    if limits.other_than:
+        return f" other than {', '.join(limits.other_than)}"
+    return f" stronger than {', '.join(limits.stronger_than)}" if limits.stronger_than else ""
+
+
 def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
     furthest = max((bar for _, bar, _ in sifted.barred), default=Bar.TENANT)
     reason, message = FAILURE_OF[furthest]
@@ -357,7 +374,9 @@ def _nothing(sifted: _Sifted, limits: Limits) -> Decision:
         message = "the catalogue has no models; apply a baton.yaml with some"
     if furthest is Bar.BUDGET and limits.budget_field:
         message = f"{limits.budget_field}: every able model could cost more than is left; raise it, or wait for the next period"
-    if limits.stronger_than:
+    if limits.other_than and furthest is Bar.WEAKER:
+        message = "no other model than those that have answered"
+    if limits.stronger_than or limits.other_than:
         reason = Reason.NO_STRONGER_MODEL
         message = message if furthest is Bar.WEAKER else f"no stronger model: {message}"
     failure = Failure(reason=reason, stage=STAGE, message=message)

@@ -133,6 +133,7 @@ class Router:
             allowed=tenant.models if tenant else (),
             pinned=chat.model,
             stronger_than=tried,
+            others_will_do=bool(asked and asked.tried and asked.tried[-1].failed_checks),
             certified_for=certified_for(policy.require_certified, seen),
             denied=(*policy.deny, *chat.deny),
             max_price=chat.max_price,

@@ -110,6 +110,7 @@ def limits(draw: st.DrawFn) -> Limits:
         allowed=draw(seldom(st.lists(st.sampled_from(NAMES), unique=True, min_size=2).map(tuple), ())),
         pinned=draw(seldom(st.sampled_from(NAMES), None)),
         stronger_than=draw(seldom(st.lists(st.sampled_from(NAMES), unique=True, max_size=2).map(tuple), ())),
+        others_will_do=draw(st.booleans()),
     )
 
 
@@ -173,7 +174,8 @@ def test_no_plan_names_a_model_that_cannot_or_may_not_serve(
         assert set(candidate.backends) <= set(catalogue.backends_of(candidate.model))
         assert not bounds.allowed or candidate.model in bounds.allowed
         tried = [catalogue.models[name].quality for name in bounds.stronger_than if name in catalogue.models]
-        assert all(candidate.quality > quality for quality in tried)
+        assert candidate.model not in bounds.stronger_than
+        assert all(candidate.quality > quality for quality in tried) or (bounds.others_will_do and " other than " in decision.rule)
     if bounds.pinned and "its fallbacks as configured" not in decision.rule:
         assert {candidate.model for candidate in decision.candidates} <= {bounds.pinned}
 

@@ -289,6 +289,18 @@ def test_an_escalation_asks_only_models_stronger_than_every_one_that_answered() 
     assert reasons(decision)["medium"] == "not stronger than small, medium"
 
 
+def test_where_none_is_stronger_a_failed_check_asks_any_other_model_and_a_doubt_none() -> None:
+    failed = decided(stronger_than=("large",), others_will_do=True)
+    assert set(models(failed)) == {"small", "medium"}
+    assert failed.rule == "cheapest of 2 able models other than large with quality ≥ 0.00"
+    assert reasons(failed)["large"] == "it has answered, and failed the checks"
+    assert failed_for(decided(stronger_than=("large",))) is Reason.NO_STRONGER_MODEL
+    assert models(decided(stronger_than=("small",), others_will_do=True)) == ["medium", "large"], "a stronger one is there"
+    nobody = decided(stronger_than=("large", "small", "medium"), others_will_do=True)
+    assert (failed_for(nobody), nobody.rule) == (
+        Reason.NO_STRONGER_MODEL, "no model: no other model than those that have answered")
+
+
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
