@@ -48,6 +48,7 @@ class Begun:
     retry: Retry
     probe_epoch: int = 0
     is_sent: bool = False
+    lane: Lane = Lane.STANDARD
 
 
 class _Options(Mapping[str, Option]):
@@ -183,6 +184,22 @@ class Backends:
         local.quota.give_back(tokens, self._clock.now_ms())
         self._free(name)
 
+    def called_off(self, begun: Begun) -> bool:
+        """Whether the provider has forbidden calls while this one was written down: it must not leave, and gives back what it
+        took of the limits."""
+        name, now_ms = begun.call.backend, self._clock.now_ms()
+        backend = self._catalogue().backends.get(name)
+        local = self._locals[name] if backend is None else self._current(name, backend)
+        if local.gated_until_ms() <= now_ms:
+            return False
+        local.quota.give_back(begun.tokens, now_ms)
+        if begun.call.kind is AttemptKind.PROBE:
+            local.return_probe(begun.probe_epoch)
+        elif begun.call.kind is AttemptKind.RETRY:
+            local.tokens.refund(True, begun.retry)
+            self._tokens.refund(True, begun.retry)
+        return True
+
     def sent(self, begun: Begun) -> None:
         """The call is on the books, so it leaves now."""
         local = self._locals[begun.call.backend]
@@ -192,8 +209,9 @@ class Backends:
 
     def release(self, begun: Begun) -> None:
         """A call is over, or was cut before it was sent."""
-        if not begun.is_sent:
-            self._locals[begun.call.backend].writing -= 1
+        local = self._locals[begun.call.backend]
+        local.writing -= not begun.is_sent
+        local.interactive -= begun.lane is Lane.INTERACTIVE
         self._free(begun.call.backend)
 
     def _free(self, name: str) -> None:
@@ -201,7 +219,9 @@ class Backends:
         self._locals[name].in_flight -= 1
         self.room.offer(name)
 
-    def begin(self, call: Call, plan: Plan, has_place: bool, after: FailureClass | None = None) -> Begun:
+    def begin(
+        self, call: Call, plan: Plan, has_place: bool, after: FailureClass | None = None, lane: Lane = Lane.STANDARD
+    ) -> Begun:
         """Count a decided call as in flight; limits and a probe's lease are charged before anything is awaited.
 
         `after`: how the plan's last call failed.
@@ -215,7 +235,8 @@ class Backends:
             local.quota.take(tokens_of(plan), now_ms)
         retry = Retry.THROTTLED if after is FailureClass.RATE_LIMITED else Retry.TRANSIENT
         local.writing += 1
-        begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight, retry)
+        local.interactive += lane is Lane.INTERACTIVE
+        begun = Begun(call, backend, now_ms, tokens_of(plan), local.in_flight, retry, lane=lane)
         if call.kind is AttemptKind.PROBE:
             begun.probe_epoch = local.use_probe()
         elif call.kind is AttemptKind.RETRY:

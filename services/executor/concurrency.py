@@ -95,6 +95,11 @@ class Gradient:
         return self._calm if self._dips else self._limit
 
     @property
+    def limit_undipped(self) -> int:
+        """The same for calls that a dip must not hold up: it is reached all the same while the others are most of them."""
+        return self._limit
+
+    @property
     def limit_beside(self) -> int:
         """The same for calls that must not make others wait at the backend: hardly more than it works on at once. It takes
         twice as many calls to notice that there is room for more, so it is as high as the other at the start and in probes."""

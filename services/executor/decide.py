@@ -347,6 +347,7 @@ def _call(
 
 
 def _kind(plan: Plan, attempts: Sequence[Attempt], option: Option) -> AttemptKind:
+    attempts = [attempt for attempt in attempts if attempt.failure is not FailureClass.CANCELLED]   # called off, so no try
     if option.probe:
         return AttemptKind.PROBE
     if not attempts:

@@ -42,6 +42,7 @@ class Local:
     in_flight: int = 0
     promised: int = 0                   # of these: places of plans that have not begun their call yet
     writing: int = 0                    # of these: calls whose line the ledger has not acknowledged yet
+    interactive: int = 0                # of these: interactive calls that have begun
     pace_ms: float = 0.0                # EWMA; 0: never called from here
     pace_at_ms: int = 0
     trip: LocalTrip = field(default_factory=LocalTrip)
@@ -122,9 +123,11 @@ class Local:
 
     def lanes_let_in(self, now_ms: int) -> int:
         """How many lanes, from the highest, have a free place within the adaptive limit, which a recovering backend has only
-        its share of. Beside interactive calls the others leave no queue at the backend, for that queue knows no lanes."""
+        its share of. Beside interactive calls the others leave no queue at the backend, for that queue knows no lanes; and it
+        is the others who make room when fewer calls are let in for a while, to measure how long one takes without a queue."""
         if not self._is_below(self.limit):
-            return 0
+            are_few = 2 * self.interactive < self.in_flight
+            return int(are_few and self._is_below(self._shared(self.gradient.limit_undipped)))
         beside = self.gradient.limit_beside
         if beside == self.gradient.limit or now_ms - self.interactive_at_ms >= BESIDE_MS:
             return len(LANES)
@@ -134,7 +137,10 @@ class Local:
     @property
     def limit(self) -> int:
         """Calls that may be at the backend at once, from here."""
-        return max(1, int(max(self.gradient.limit, self.bearable) * self._share))
+        return self._shared(self.gradient.limit)
+
+    def _shared(self, limit: int) -> int:
+        return max(1, int(max(limit, self.bearable) * self._share))
 
     @property
     def _share(self) -> float:

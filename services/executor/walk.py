@@ -190,7 +190,7 @@ class Walk:
         """Count the call in, in the same breath as it was decided: the next decision must see it."""
         has_place = self._place == call.backend
         after = self._attempts[-1].failure if self._attempts else None
-        begun = self._tools.backends.begin(call, self._plan, has_place, after)
+        begun = self._tools.backends.begin(call, self._plan, has_place, after, self._lane)
         if has_place:
             self._place = None
         return begun
@@ -263,11 +263,11 @@ class Walk:
         try:
             await context.ledger.write(Out(ATTEMPTS, line, self._envelope.key), context.trace)
             await self._still_alive(line)
-            tools.backends.sent(begun)
-            is_sent, began_s = True, clock.monotonic_s()
-            if self._given_up:
+            if self._given_up or tools.backends.called_off(begun):
                 reply = Reply(failure=FailureClass.CANCELLED, sent=False)
             else:
+                tools.backends.sent(begun)
+                is_sent, began_s = True, clock.monotonic_s()
                 reply = await self._cut_short(self._reply(call, attempt_id, streamed, on_first_token))
         except asyncio.CancelledError:
             me = asyncio.current_task()

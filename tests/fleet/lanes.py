@@ -22,7 +22,11 @@ STARTING_S = 40.0
 """Of the flood, not judged: an executor that knows nothing of a provider tries small limits first."""
 
 FLOOD_DEADLINE_MS = 48_000
-SETTLE_S = 75.0
+PATIENCE_MS = 200_000
+"""Of interactive requests: longer than this provider's longest call (60 times the median to the first token, 173 s, and the
+answer), or its own tail would be taken for the flood's doing."""
+
+SETTLE_S = 210.0
 """More than any deadline here: by then everything has its result."""
 
 SLOWER_MAX = 1.2
@@ -30,7 +34,7 @@ BATCH_SHARE_MIN = 0.5
 """Of the capacity that the interactive requests leave."""
 
 BODY = {"model": MODEL, "max_tokens": 40, "tenant": TENANT}
-INTERACTIVE = {**BODY, "priority": Lane.INTERACTIVE}
+INTERACTIVE = {**BODY, "priority": Lane.INTERACTIVE, "deadline_ms": PATIENCE_MS}
 BATCH = {**BODY, "priority": Lane.BATCH, "deadline_ms": FLOOD_DEADLINE_MS}
 
 
@@ -39,9 +43,9 @@ def run(say: Callable[[str], None]) -> list[Finding]:
 
 
 async def _run(say: Callable[[str], None]) -> list[Finding]:
-    policy = PLAIN.model_copy(update={"hedge": False})
+    policy = PLAIN.model_copy(update={"hedge": False, "attempt_timeout_ms": PATIENCE_MS})
     controls = ({"provider": PROVIDER, "capacity": CAPACITY},)
-    setup = Setup(lambda url: fleet(url, (PROVIDER, MODEL), tenants={TENANT: policy}), {"executor": 2},
+    setup = Setup(lambda url: fleet(url, (PROVIDER, MODEL), tenants={TENANT: policy}, timeout_ms=PATIENCE_MS), {"executor": 2},
                   latency_scale=LATENCY_SCALE, controls=controls)
     async with running(setup, say) as system:
         say(f"{INTERACTIVE_S} interactive requests/s beside {FLOOD_S} batch requests/s, four times what the provider can do")
@@ -49,13 +53,16 @@ async def _run(say: Callable[[str], None]) -> list[Finding]:
             Stream("interactive", INTERACTIVE_S, FLOODED_S, INTERACTIVE), Stream("batch", FLOOD_S, FLOODED_S, BATCH)
         ), SETTLE_S)
         say("the interactive ones alone")
-        alone = await system.answered(await system.send(Stream("alone", INTERACTIVE_S, ALONE_S, INTERACTIVE)))
+        alone = await system.answered(await system.send(Stream("alone", INTERACTIVE_S, ALONE_S, INTERACTIVE)), SETTLE_S)
         calls, attempts = await system.simulator.calls(), await system.attempts()
         beside, batch = of_stream(both, "interactive"), of_stream(both, "batch")
         starting, flooded = beside[: round(STARTING_S * INTERACTIVE_S)], after(STARTING_S, beside)
         for name, some in {"starting, beside the flood": starting, "beside the flood": flooded, "alone": alone}.items():
             say(f"median and p95, ms, {name}: {parts(some, calls, attempts)}")
         say("calls at the provider at once, every 2 s of the flood: " + " ".join(map(str, at_once(calls, both))))
+        for one in (*beside, *alone):
+            if not one.is_delivered:
+                say(fate(one, one.due_ms - both[0].due_ms, attempts))
         lonely_ms = [call.done_ms - call.at_ms for call in calls if call.at_ms >= alone[0].due_ms]
         return judge(alone, beside, batch, CAPACITY * 1_000 * len(lonely_ms) / sum(lonely_ms), system.late_ms)
 
@@ -66,6 +73,17 @@ def at_once(calls: Sequence[CallLine], asked: Sequence[Asked]) -> list[int]:
         sum(call.at_ms <= at_ms < call.done_ms for call in calls)
         for at_ms in range(asked[0].due_ms + 2_000, asked[-1].due_ms + 1, 2_000)
     ]
+
+
+def fate(one: Asked, at_ms: int, attempts: Sequence[Attempt]) -> str:
+    """How a request ended that was not answered, and what was tried for it."""
+    if one.result is None:
+        return f"asked at {at_ms} ms: no result"
+    tried = ", ".join(
+        f"{line.failure} after {line.started_ms - one.due_ms} … {line.finished_ms - one.due_ms} ms" for line in attempts
+        if line.request_id == one.result.request_id and line.finished_ms is not None
+    )
+    return f"asked at {at_ms} ms: {one.result.reason} after {one.latency_ms} ms, {one.result.message} [{tried or 'no call'}]"
 
 
 def parts(asked: Sequence[Asked], calls: Sequence[CallLine], attempts: Sequence[Attempt]) -> str:

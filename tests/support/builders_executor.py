@@ -191,8 +191,10 @@ class RecordingLedger:
 
     async def write(self, out: Out, trace: Headers = ()) -> None:
         assert isinstance(out.value, Attempt)
-        await self.log(out)
-        self.lines.append(out.value)
+        try:
+            await self.log(out)
+        finally:
+            self.lines.append(out.value)    # one who gives up waiting for it has written it all the same
         self.acknowledged(out.value)
 
     async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":

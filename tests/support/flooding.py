@@ -59,6 +59,7 @@ class Replica:
         if ticket is None:
             return None
         self.local.in_flight += 1
+        self.local.interactive += ticket.lane is Lane.INTERACTIVE
         return self.asked.pop(ticket)
 
 
@@ -132,5 +133,6 @@ class Flood:
         self.done.append(one)
         replica.local.gradient.observe((now_ms - one.began_ms) / UNITS, in_flight, int(now_ms))
         replica.local.in_flight -= 1
+        replica.local.interactive -= one.stream.lane is Lane.INTERACTIVE
         self._serve(now_ms)
         self._fill(replica, now_ms)

@@ -20,7 +20,7 @@ import uvloop
 
 from schemas.config import ConfigFile
 from schemas.fleet import FleetEntry
-from schemas.ledger import Attempt
+from schemas.ledger import Attempt, AttemptPhase
 from schemas.messages import Result
 from schemas.topology import ATTEMPTS, FLEET, REQUEST_PARTITIONS_DEFAULT, RESULTS, STAGES, Topic
 from services.cli.apply import apply_config
@@ -138,6 +138,11 @@ class System:
         """The whole ledger so far: a started and a finished line of each call."""
         return [decode(ATTEMPTS, value) for value in await self._values(ATTEMPTS)]
 
+    async def booked_ms(self) -> dict[str, int]:
+        """When the line that a call needs before it may leave came into the log, by attempt. By the broker's clock."""
+        lines = [(decode(ATTEMPTS, record.value), record.timestamp_ms) for record in await self._all(ATTEMPTS)]
+        return {line.attempt_id: ms for line, ms in lines if line.phase is AttemptPhase.STARTED}
+
     async def fleet(self) -> list[FleetEntry]:
         """Every entry that was published, in order."""
         return [decode(FLEET, value) for value in await self._values(FLEET)]
@@ -158,13 +163,16 @@ class System:
         return [(str(result.metadata.get("mark")), result, record) for result, record in decoded]
 
     async def _values(self, topic: Topic) -> list[bytes]:
+        return [record.value for record in await self._all(topic) if record.value is not None]
+
+    async def _all(self, topic: Topic) -> list[Record]:
         reader = await self.broker.reader(topic.name)
-        values: list[bytes] = []
+        records: list[Record] = []
         for partition, end in (await reader.ends()).items():
             while await reader.position(partition) < end:
-                values += [record.value for record in await reader.poll(200) if record.value is not None]
+                records += await reader.poll(200)
         await reader.close()
-        return values
+        return records
 
 
 @asynccontextmanager

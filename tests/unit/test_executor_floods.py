@@ -85,3 +85,29 @@ def test_a_minute_after_the_last_interactive_plan_the_places_are_for_all_again(f
     full.has_room(Lane.INTERACTIVE, 1_000)
     assert full.lanes_let_in(1_000 + BESIDE_MS - 1) == 1
     assert full.lanes_let_in(1_000 + BESIDE_MS) == len(LANES)
+
+
+# --- While the limit dips, to measure how long a call takes without a queue -----------------------------------------
+
+
+@pytest.fixture
+def dipping() -> Local:
+    """In a dip, with as many calls on their way as may be without one, less one."""
+    local = Local(Gradient(100))
+    local.gradient.dropped(0)
+    local.gradient.observe(10, local.gradient.limit, 1)
+    assert local.gradient.limit < local.gradient.limit_undipped
+    local.in_flight = local.gradient.limit_undipped - 1
+    return local
+
+
+def test_others_make_room_for_a_measurement_and_interactive_calls_go_on(dipping: Local) -> None:
+    assert dipping.lanes_let_in(1_000) == 1
+    dipping.in_flight += 1
+    assert dipping.lanes_let_in(1_000) == 0
+
+
+def test_where_most_calls_are_interactive_they_make_room_too(dipping: Local) -> None:
+    dipping.interactive = dipping.in_flight // 2 + 1
+    assert dipping.lanes_let_in(1_000) == 0
+

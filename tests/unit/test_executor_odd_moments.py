@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from schemas.fleet import Circuit
-from schemas.ledger import AttemptKind, AttemptPhase, FailureClass
+from schemas.fleet import Circuit, GateReason
+from schemas.ledger import Attempt, AttemptKind, AttemptPhase, FailureClass
 from schemas.messages import Lane
 from schemas.topology import ATTEMPTS
 from services.executor.decide import Call
@@ -276,3 +276,42 @@ async def test_a_stream_that_may_go_on_behind_its_finish_and_has_no_framing_is_n
     )
     async with a_server(b"content-type: text/event-stream\r\n", event) as url:
         assert await answer_from(url, dialect="gemini", stream="always") is None
+
+
+# A gate that shuts while a call is written down ------------------------------------------------------------------------
+
+
+def gates_the_first(bench: Bench) -> None:
+    """The provider of the first call asks for two seconds after the call was decided and before it leaves."""
+    def gate(line: Attempt) -> None:
+        if len(bench.ledger.lines) == 1:
+            bench.executor.backends.local(line.backend).gated(GateReason.RATE_LIMITED, 2_000, bench.clock.now_ms())
+
+    bench.ledger.acknowledged = gate
+
+
+async def test_a_call_does_not_leave_once_its_provider_asked_for_time_and_another_backend_is_asked() -> None:
+    script = Script(ok())
+    bench = await a_bench(script)
+    gates_the_first(bench)
+    completion, lines = await bench.complete(an_envelope(a_plan(a_candidate(backends=("a", "b")))))
+    called_off, answered = lines
+    assert (called_off.failure, called_off.cost_microusd, called_off.cost_known) == (FailureClass.CANCELLED, 0, True)
+    assert (answered.failure, answered.kind) == (None, AttemptKind.PRIMARY)
+    assert called_off.backend != answered.backend == completion.answer.backend
+    assert len(script.requests) == 1
+    assert not any(bench.executor.backends.local(name).in_flight for name in "ab")
+
+
+async def test_where_there_is_no_other_backend_it_waits_for_the_gate_and_costs_no_retry() -> None:
+    script = Script(ok())
+    bench = await a_bench(script, one_backend())
+    gates_the_first(bench)
+    local, walking = bench.executor.backends.local("a"), asyncio.create_task(bench.complete(an_envelope(ONE)))
+    await until(lambda: len(bench.executor.backends.room) == 1)
+    assert not script.requests
+    bench.clock.ms += 2_001
+    completion, lines = await walking
+    assert completion.answer is not None
+    assert [line.kind for line in lines] == [AttemptKind.PRIMARY, AttemptKind.PRIMARY]
+    assert local.tokens.tokens == local.tokens.tokens_max

@@ -57,11 +57,16 @@ def test_early_calls_break_the_promise_once_the_fleet_must_have_heard() -> None:
     ]
 
 
-def test_an_executor_that_begins_a_call_with_a_429_on_its_books_is_found() -> None:
+def test_an_executor_that_makes_a_call_with_a_429_on_its_books_is_found_however_late_the_call_comes() -> None:
     booked = {"phase": "finished", "finished_ms": 1_010, "failure": FailureClass.RATE_LIMITED, "wait_ms": 2_000}
-    attempts = [line("a", 990), line("a", 990, **booked), line("b", 1_009), line("c", 1_020, "e2"), line("d", 3_100)]
-    assert gates.decided_early(attempts) == 0
-    assert gates.decided_early([*attempts, line("e", 1_020)]) == 1
+    attempts = [line("a", 990), line("a", 990, **booked), line("b", 1_000), line("c", 1_020, "e2"), line("d", 3_100)]
+    calls = [call(1_000, "a"), call(1_900, "b"), call(1_021, "c"), call(3_101, "d")]
+    in_log_ms = {"a": 995, "b": 1_009, "c": 1_020, "d": 3_100, "e": 1_020}
+    assert not gates.sent_though_told(calls, attempts, in_log_ms)
+    called_off = [*attempts, line("e", 1_005)]
+    assert not gates.sent_though_told(calls, called_off, in_log_ms)
+    assert gates.sent_though_told([*calls, call(1_021, "e")], called_off, in_log_ms) == 1
+    assert broken([gates.judge_told([*calls, call(1_021, "e")], called_off, in_log_ms)])
 
 
 def test_a_herd_at_the_opening_is_what_is_under_way_at_once_not_what_came_one_after_the_other() -> None:
