@@ -160,8 +160,10 @@ class Variant:
         return Evidence(self.primary, self.fallback, self.scenario.deadline_ms, self.streamed)
 
     def body(self, number: int) -> dict[str, Any]:
-        """A request as it is produced to `intake`."""
-        named = {"model": self.primary.backend} if self.is_pinned else {}
+        """A request as it is produced to `intake`. Where it names no model it names the order: what the router learns of the
+        two, such as how long their answers are, is not what this is about."""
+        both = [self.primary.backend, self.fallback.backend]
+        named: dict[str, Any] = {"model": self.primary.backend} if self.is_pinned else {"models": both}
         return {"prompt": QUESTION, "tenant": self.name, "priority": "interactive", "max_tokens": TOKENS_OUT_MAX,
                 "deadline_ms": self.scenario.deadline_ms, "metadata": {"number": number}, **named}
 
@@ -188,7 +190,7 @@ def mix(without: Collection[str] = ()) -> list[Variant]:
 
 
 def catalogue(wanted: Iterable[Variant], url: str, pace: Pace) -> ConfigFile:
-    """A tenant, two models and two backends per variant. The primary ranks first: as cheap as the fallback, and better.
+    """A tenant, two models and two backends per variant.
 
     Every second backend is healthy, so the cap on the share of the fleet that may be out at once is never reached.
     """
