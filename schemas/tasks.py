@@ -39,6 +39,7 @@ class Reason(StrEnum):
     QUALITY_NOT_MET = "quality_not_met"
     PIPELINE_BROKEN = "pipeline_broken"
     CANCELLED = "cancelled"
+    TOO_MANY_OPEN = "too_many_open"
 
 
 STATUS_OF: dict[Reason, Status] = {
@@ -60,6 +61,7 @@ STATUS_OF: dict[Reason, Status] = {
     Reason.QUALITY_NOT_MET: Status.FAILED,
     Reason.PIPELINE_BROKEN: Status.FAILED,
     Reason.CANCELLED: Status.FAILED,
+    Reason.TOO_MANY_OPEN: Status.FAILED,
 }
 
 

@@ -58,6 +58,7 @@ class Dispatcher:
         check_alive: Callable[[], None],
         lost: Callable[[BaseException], None],
         tries_max: int,
+        held_max: int,
     ) -> None:
         self._stage = stage
         self._handler = handler
@@ -66,6 +67,7 @@ class Dispatcher:
         self._check_alive = check_alive
         self._lost = lost
         self._tries_max = tries_max
+        self._held_max = held_max
         self._raw: bool = getattr(handler, "raw", False)
         self._siblings: bool = getattr(handler, "side_by_side", False)
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
@@ -91,7 +93,8 @@ class Dispatcher:
         self.in_flight += 1
         work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
         trace = _users_trace(record) if self._raw else _trace_of(record)
-        context = Context(record, trace, self._writer, self._check_alive, self.parking)
+        crowded = self.held[record.topic] >= self._held_max
+        context = Context(record, trace, self._writer, self._check_alive, self.parking, crowded=crowded)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
             work.envelope, work.request_id, work.key = subject, subject.request_id, subject.key
@@ -205,10 +208,13 @@ class Dispatcher:
     async def _conclude(self, work: Work, outcome: Outcome, context: Context) -> None:
         """Write what the outcome says; the work is finished once that is acknowledged."""
         self._handle_seconds.observe(self._clock.monotonic_s() - work.started_s)
-        if isinstance(outcome, Hold):
+        if isinstance(outcome, Hold) and not context.crowded:
             self._count("hold", "")
             await self._hold(work, outcome, context)
             return
+        if isinstance(outcome, Hold):
+            self._count("shed", "")
+            outcome = Emit(self._handler.failed(work.envelope, too_many_open(self._stage.name)))
         outs: tuple[Out, ...] = ()
         outputs: list[Output] = []
         if isinstance(outcome, Emit):
@@ -321,6 +327,16 @@ class Dispatcher:
         waits = [each.until_ms for line in self._lines.values() for each in line.held if each.until_ms is not None]
         self._due_ms = min(waits, default=NEVER_MS)
 
+    async def shed(self, partition: Partition, offset: int) -> None:
+        """End the request of a held record behind which its partition's reading has come to its limit."""
+        for key, line in list(self._lines.items()):
+            work = next((each for each in line.held if each.offset == offset), None) if key[0] == partition else None
+            if work is not None and not line.running:
+                line.held.remove(work)
+                self.held[partition.topic] -= 1
+                await self._start(work, work.envelope, replace(work.context, crowded=True))
+                return
+
     async def release_overdue(self) -> None:
         """End holds whose continuation never came: the request has long expired, and later ones must not wait."""
         now_ms = self._clock.now_ms()
@@ -348,6 +364,12 @@ class Dispatcher:
 
     def _count(self, outcome: str, reason: str) -> None:
         metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()
+
+
+def too_many_open(stage: str) -> Failure:
+    """Of a request that would have to wait for others of its records, where there is no more room to."""
+    message = "too many requests wait for parts of theirs; send it again later, or run more replicas"
+    return Failure(reason=Reason.TOO_MANY_OPEN, stage=stage, message=message)
 
 
 def _is_overdue(work: Work, now_ms: int) -> bool:

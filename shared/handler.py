@@ -44,6 +44,7 @@ class Context:
     check_alive: Callable[[], None]   # raises FrozenError when this process stood still past its session timeout
     parking: Parking = field(default_factory=Parking)
     held: tuple[tuple[Envelope[Any], Record], ...] = ()   # the open records of the same request, oldest first
+    crowded: bool = False             # there is no room to hold this record: end its request, or it fails as it is
 
     @contextmanager
     def parked(self) -> Iterator[None]:

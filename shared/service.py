@@ -81,6 +81,7 @@ def runner_options(settings: Settings, stage: Stage) -> RunnerOptions:
     return RunnerOptions(
         topic_in_flight_max=settings.in_flight_max // 2 if len(stage.reads) > 1 else 0,
         parked_max=settings.parked_max,
+        held_max=settings.held_max,
         commit_interval_ms=settings.commit_interval_ms,
         span_max=settings.span_max,
         in_flight_max=settings.in_flight_max,

@@ -21,6 +21,7 @@ from services.quality_gate.endings import ended_with, is_scored
 from shared.broker import Broker, Record
 from shared.catalogue import Catalogue
 from shared.clock import Clock
+from shared.dispatch import too_many_open
 from shared.handler import Context
 from shared.ids import advance_id, escalation_id, review_id
 from shared.logindex import SeenIds
@@ -31,6 +32,7 @@ from shared.slips import Slips, is_whole, trimmed
 
 _ESCALATION = Envelope[Escalation]
 _NONE: frozenset[int] = frozenset()
+_LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed before every step had ended")
 _REMEMBERED = 20_000
 """Judgements of open records: a map of a hundred items would else judge each of them a hundred times."""
 
@@ -117,12 +119,14 @@ class Pipelines:
         beside = [landed for each, (other, record) in zip(held, context.held, strict=True)
                   if (landed := self._landed(each, other, record)) is not None]
         if now_ms >= slip.deadline_ms:
-            return self._ends(envelope, context, _expired(mine, beside), decided, slip, beside)
+            return self._ends(envelope, context, _ended_early(mine, beside, _LATE), decided, slip, beside)
         asked = slip.asked
         assert asked is not None, "it has been read back"
         move = advance(tree_of(slip.tree), values_of(asked), mine, beside, now_ms)
         if move.is_stale:
             return Drop("decided without it", _NONE)
+        if move.waits and context.crowded:
+            move = _ended_early(mine, beside, too_many_open(STAGE))
         if move.ended is not None:
             return self._ends(envelope, context, move, decided, slip, beside)
         return self._goes_on(envelope, context, move, slip)
@@ -285,8 +289,7 @@ def _late(completion: Completion, now_ms: int) -> Verdict:
     )
 
 
-def _expired(mine: Landed, beside: Sequence[Landed]) -> Move:
-    """The request's time is over, whatever is still under way."""
-    failure = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed before every step had ended")
+def _ended_early(mine: Landed, beside: Sequence[Landed], failure: Failure) -> Move:
+    """The request's time is over, or there is no room for it, whatever is still under way."""
     total = total_of((mine, *beside))
     return Move(total, ended=total.model_copy(update={"failure": failure, "text": mine.yielded.text}), cancels=("p",))

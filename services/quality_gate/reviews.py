@@ -62,13 +62,13 @@ class Reviews:
     async def _parked(self, envelope: Envelope[Review], context: Context) -> Outcome:
         place = (context.record.partition, context.record.offset)
         now_ms, until_ms = self._clock.now_ms(), self._until_ms.get(place)
-        if until_ms is not None and now_ms >= until_ms:
+        if until_ms is not None and (now_ms >= until_ms or context.crowded):
             return self._ends(envelope, by_default(envelope.payload), place)
         if any(held.payload.verdict is not None for held, _ in context.held):
             return Drop("under review already", _NONE)
         if await self._ended.lookup(place[0], envelope.request_id, envelope.accepted_ms):
             return Drop("already judged", _NONE)
-        if until_ms is None and len(self._until_ms) >= OPEN_MAX:
+        if until_ms is None and (context.crowded or len(self._until_ms) >= OPEN_MAX):
             return self._ends(envelope, by_default(envelope.payload), place)
         until_ms = self._until_ms.setdefault(place, max(envelope.payload.until_ms, now_ms + GRACE_MS))
         return Hold((), until_ms)

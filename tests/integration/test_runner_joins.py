@@ -1,11 +1,13 @@
 """What joins ask of the runner, on a broker in memory and on a real one: open records beside a new one, released one by one,
-looked at again in time, and siblings that run side by side.
+looked at again in time, siblings that run side by side, and thousands that are open at once.
 """
 
 import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from schemas.envelope import Envelope
-from schemas.messages import Task
+from schemas.messages import Reason, Task
 from shared.handler import Context
 from shared.outcome import Drop, Emit, Hold, Outcome
 from tests.conftest import RunLab
@@ -95,5 +97,87 @@ def test_siblings_run_side_by_side_and_the_same_record_twice_does_not(run_lab: R
             await lab.until_sunk(2)
         assert max(most, key=len) == ["a", "b", "c"]
         assert not any(ids.count("a") > 1 or ("later" in ids and len(ids) > 1) for ids in most)
+
+    run_lab(main)
+
+
+# Many open at once ------------------------------------------------------------------------------------------------------
+
+
+class JoiningHandler(LabHandler):
+    """Holds `x/a` until `x/b` comes; what is neither passes. `until_ms`: when a held one gives up."""
+
+    def __init__(self, lab: Lab, until_ms: int = 1 << 61) -> None:
+        super().__init__(lab, self._behave)
+        self.until_ms = until_ms
+
+    def _behave(self, envelope: Envelope[Task], context: Context) -> Outcome:
+        if not envelope.id.endswith("/a") or self._lab.clock.now_ms() >= self.until_ms:
+            return self.passed(envelope)
+        return Hold((), self.until_ms)
+
+
+async def feed_each(lab: Lab, part: str, names: Iterable[str]) -> None:
+    await lab.feed(*(lab.record(lab.envelope(name).model_copy(update={"id": f"{name}/{part}"})) for name in names))
+
+
+def failed_of(sunk: Sequence[Envelope[Task]]) -> list[str]:
+    return [each.request_id for each in sunk if each.payload.failure is not None]
+
+
+def test_thousands_of_open_records_hold_up_neither_others_nor_what_releases_them(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler, names = JoiningHandler(lab), [f"j{n}" for n in range(2_400)]
+        async with lab.running(handler, parked_max=100):
+            await feed_each(lab, "a", names)
+            await lab.until(lambda: len(handler.handled) == 2_400)
+            await lab.feed_requests(*(f"plain{n}" for n in range(100)))
+            await lab.until_sunk(100)
+            await feed_each(lab, "b", names)
+            sunk = await lab.until_sunk(2_500)
+        assert failed_of(sunk) == []
+
+    run_lab(main)
+
+
+def test_beyond_the_limit_a_request_fails_at_once_with_the_fix_and_those_that_are_open_go_on(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler, names = JoiningHandler(lab), [f"j{n}" for n in range(60)]
+        async with lab.running(handler, held_max=40):
+            await feed_each(lab, "a", names)
+            early = await lab.until_sunk(20)
+            assert {each.payload.failure.reason for each in early if each.payload.failure} == {Reason.TOO_MANY_OPEN}
+            shed = set(failed_of(early))
+            assert len(shed) == 20
+            await feed_each(lab, "b", [name for name in names if name not in shed])
+            await feed_each(lab, "a", ["later"])       # there is room again
+            await lab.until_sunk(60)
+            await feed_each(lab, "b", ["later"])
+            sunk = await lab.until_sunk(61)
+        assert set(failed_of(sunk)) == shed
+
+    run_lab(main)
+
+
+def test_open_records_give_up_in_time_however_many_they_are(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = JoiningHandler(lab, lab.clock.now_ms() + 1_500)
+        async with lab.running(handler, held_max=40, parked_max=10):
+            await feed_each(lab, "a", [f"j{n}" for n in range(40)])
+            await lab.until_sunk(40)
+            assert lab.clock.now_ms() >= handler.until_ms
+
+    run_lab(main)
+
+
+def test_an_open_record_that_thousands_have_overtaken_ends_and_its_partition_reads_on(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = JoiningHandler(lab)
+        async with lab.running(handler, span_max=50):
+            opened = lab.record(lab.envelope("open").model_copy(update={"id": "open/a"}))
+            others = [lab.record(lab.envelope(f"r{n}")) for n in range(200)]
+            await lab.feed(*(replace(each, partition=0) for each in (opened, *others)))
+            sunk = await lab.until_sunk(201)
+        assert failed_of(sunk) == ["open"]
 
     run_lab(main)

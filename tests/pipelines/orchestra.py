@@ -87,6 +87,7 @@ class Orchestra:
     catalogue: Catalogue
     says: Says
     quality: dict[str, QualityEntry] = field(default_factory=dict)
+    options: RunnerOptions = OPTIONS
     calls: list[Call] = field(default_factory=list)
     cut: list[Call] = field(default_factory=list)
     _running: dict[str, tuple[asyncio.Event, "asyncio.Task[None]"]] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class Orchestra:
 
     def start(self, *names: str) -> None:
         for name in names:
-            runner = Runner(stage_named(name), self._handler(name), self.broker, OPTIONS, self.clock)
+            runner = Runner(stage_named(name), self._handler(name), self.broker, self.options, self.clock)
             stop = asyncio.Event()
             self._running[name] = stop, asyncio.create_task(runner.run(stop))
 
@@ -176,13 +177,13 @@ class Orchestra:
 
 @asynccontextmanager
 async def playing(
-    made: Catalogue, says: Says, quality: Mapping[str, QualityEntry] | None = None
+    made: Catalogue, says: Says, quality: Mapping[str, QualityEntry] | None = None, options: RunnerOptions = OPTIONS
 ) -> AsyncIterator[Orchestra]:
     """All stages up; drained at the end."""
     clock = LoopClock()
     broker = LocalBroker(clock)
     await broker.create_topics([topic_spec(topic, PARTITIONS) for topic in TOPICS])
-    orchestra = Orchestra(broker, clock, made, says, dict(quality or {}))
+    orchestra = Orchestra(broker, clock, made, says, dict(quality or {}), options)
     orchestra.start("preprocessing", "router", "executor", "quality-gate", "output")
     try:
         yield orchestra
