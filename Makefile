@@ -17,8 +17,8 @@ help:         ## what can be made
 run: $(READY) ## Kafka, all stages and a simulated provider on this machine, with sample requests and their answers
 	@$(BIN)/baton up --demo $(ARGS)
 
-test: check   ## everything that must hold: check, then all tests; ends with the slowest ones
-	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+test: check   ## everything that must hold: check, then all tests; or some: make test ARGS=tests/unit
+	@$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
 
 check: $(READY) ## lint, strict types, import contracts, generated files
 	@$(BIN)/ruff check --quiet .

@@ -4,6 +4,7 @@ A child must never outlive this process, not even if that is killed.
 """
 
 import http.client
+import os
 import random
 import signal
 import socket
@@ -35,6 +36,7 @@ RESTARTS_AT_START_MAX = 3
 LOG_LINES_SHOWN = 8
 LOG_LINE_CHARS_MAX = 400
 SERVICE_PORTS = range(20_000, 32_000)
+SERVICE_PORTS_SHARES = 12       # two Batons that start at the same time look for ports in different shares, mostly
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
 
 Say = Callable[[str], None]
@@ -45,13 +47,14 @@ def service_ports(count: int) -> list[int]:
     service listens, and a port of that range may have gone to somebody's connection by then.
     """
     found: list[int] = []
-    for port in random.sample(SERVICE_PORTS, len(SERVICE_PORTS)):
+    mine = SERVICE_PORTS[os.getpid() % SERVICE_PORTS_SHARES :: SERVICE_PORTS_SHARES]
+    for port in random.sample(mine, len(mine)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             found.append(port)
         if len(found) == count:
             return found
-    raise ProcessError(f"no {count} free ports between {SERVICE_PORTS.start} and {SERVICE_PORTS.stop} on {HOST}")
+    raise ProcessError(f"no {count} free ports between {mine.start} and {mine.stop} on {HOST}")
 
 
 class ProcessError(click.ClickException):

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.cli.processes import Say
-from tests.chaos.faults import Fault, Kind
-from tests.chaos.scenario import Outcome, Plan, run
+from tests.chaos.faults import Fault, Kind, stage_of
+from tests.chaos.scenario import REPLICAS, Outcome, Plan, run
 
 REQUESTS = 900
 RATE_S = 60.0
@@ -28,6 +28,12 @@ class Mutant:
     env: Mapping[str, str] = field(default_factory=dict)
     pipelines: bool = False
 
+    @property
+    def replicas(self) -> Mapping[str, int]:
+        """Of the stages that carry the fault or are hit; of the others one is enough."""
+        concerned = {self.stage, *(stage_of(victim) for _, victim, _ in self.faults)}
+        return {stage: count for stage, count in REPLICAS.items() if stage in concerned}
+
     def plan(self, seed: int) -> Plan:
         return Plan(
             name=f"mutant-{self.name}",
@@ -36,6 +42,7 @@ class Mutant:
             faults=0,
             bounces=0,
             seed=seed,
+            replicas=self.replicas,
             aimed=[Fault(*each) for each in self.faults],
             mutant=self.name,
             mutant_stage=self.stage,
