@@ -179,10 +179,10 @@ class Dispatcher:
         except Exception as error:
             self._lost(error)
 
-    async def _awaited(self, subject: Any, context: Context, pending: Any) -> Outcome:
+    async def _awaited(self, subject: Any, context: Context, pending: Outcome | Awaitable[Outcome]) -> Outcome:
         for tried in range(1, self._tries_max + 1):
             try:
-                return await pending if isawaitable(pending) else pending  # type: ignore[no-any-return]
+                return await pending if isinstance(pending, Awaitable) else pending
             except BatonError:
                 raise
             except Exception as error:

@@ -46,6 +46,9 @@ class Sum:
     __slots__ = ("alerted_percent", "calls", "microusd", "period", "tokens_in", "tokens_out", "unknown_microusd")
 
     def __init__(self, spent: Spent) -> None:
+        self._begin(spent)
+
+    def _begin(self, spent: Spent) -> None:
         self.period = spent.period
         self.microusd = spent.microusd
         self.unknown_microusd = spent.unknown_microusd
@@ -56,7 +59,7 @@ class Sum:
 
     def holds(self, period: str) -> bool:
         if period > self.period:
-            self.__init__(Spent(period=period))  # type: ignore[misc]
+            self._begin(Spent(period=period))
         return period == self.period
 
     def spent(self) -> Spent:

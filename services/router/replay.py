@@ -7,7 +7,7 @@ Stdin: an `Order` as JSON. Stdout: a `Comparison` as JSON.
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,10 +123,11 @@ async def compared(broker: Broker, order: Order) -> Comparison:
         await table.close()
     in_force = Catalogue.from_records(tables[CONFIG].values)
     clock = RecordedClock()
-    routers = [
-        Router(lambda catalogue=catalogue: catalogue, tables[FLEET].snapshot, clock, quality=tables[QUALITY].snapshot)  # type: ignore[misc]
-        for catalogue in (in_force, catalogue_of(order.specs, in_force))
-    ]
+
+    def router_of(catalogue: Catalogue) -> Router:
+        return Router(lambda: catalogue, tables[FLEET].snapshot, clock, quality=tables[QUALITY].snapshot)
+
+    routers = [router_of(in_force), router_of(catalogue_of(order.specs, in_force))]
     found = Comparison()
     reader = await broker.reader(TASKS.name, since_ms=order.since_ms)
     try:
@@ -154,7 +155,10 @@ async def _compare(record: Record, routers: list[Router], clock: RecordedClock, 
 
 async def _plan(router: Router, envelope: Envelope[Task], record: Record) -> Plan:
     outcome = router.handle(envelope, Context(record, (), _NoLedger(), lambda: None))
-    plan: Plan = outcome.outputs[0].value.payload  # type: ignore[union-attr]
+    emit = await outcome if isinstance(outcome, Awaitable) else outcome
+    planned = emit.outputs[0].value
+    assert isinstance(planned, Envelope)
+    plan: Plan = planned.payload
     return plan
 
 

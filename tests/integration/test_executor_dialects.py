@@ -1,7 +1,5 @@
 """All dialects against the simulator's process over real HTTP, plain and streamed: answers, faults, and its own books."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,6 +20,7 @@ from services.executor.reply import Reply
 from services.executor.terms import Terms
 from services.executor.transport import AiohttpTransport
 from tests.support.chats import CONVERSATION, NOW, PNG, SCHEMA, WEATHER, a_plain_chat
+from tests.support.wires import simulator_process
 
 MODEL = "sim-large"
 WAYS: dict[str, dict[str, Any]] = {   # what of a backend makes it speak so
@@ -67,12 +66,8 @@ class Bench:
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     books = tmp_path_factory.mktemp("dialects") / "invoice.jsonl"
-    options = ("--port", "0", "--invoice", str(books), "--profile", "steady", "--latency-scale", "0")
-    command = [sys.executable, "-m", "services.simulator", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1], books
-        process.terminate()
+    with simulator_process(books) as url:
+        yield url, books
 
 
 @pytest.fixture

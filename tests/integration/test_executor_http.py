@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -34,6 +32,7 @@ from tests.support.builders_executor import (
     completed,
     completion_of,
 )
+from tests.support.wires import simulator_process
 
 PRICES = {
     "sim-nano": Prices(input=Decimal("0.05"), cached_input=Decimal("0.025"), output=Decimal("0.2")),
@@ -62,12 +61,8 @@ class Simulator:
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     books = tmp_path_factory.mktemp("simulator") / "invoice.jsonl"
-    options = ("--port", "0", "--invoice", str(books), "--profile", "steady", "--latency-scale", "0")
-    command = [sys.executable, "-m", "services.simulator", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1], books
-        process.terminate()
+    with simulator_process(books) as url:
+        yield url, books
 
 
 @pytest.fixture

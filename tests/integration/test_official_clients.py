@@ -15,7 +15,7 @@ from services.executor.adapters import anthropic, openai
 from services.executor.adapters.flavours import FLAVOURS
 from services.preprocessing.body import Problems, read_chat
 from tests.support.builders_executor import completed
-from tests.support.chats import CONVERSATION, NOW, PLACE, PNG, SCHEMA, WEATHER, a_chat
+from tests.support.chats import ANTHROPIC_MESSAGES, CONVERSATION, NOW, PLACE, SCHEMA, WEATHER, a_chat
 from tests.support.streams import anthropic_events, openai_events
 
 MODEL = "gpt-4o"
@@ -185,32 +185,6 @@ THEIR_TOOLS = [
     {"name": "weather", "description": "The weather at a place.", "input_schema": PLACE, "strict": True},
     {"name": "now", "input_schema": {"type": "object"}},
 ]
-THEIR_MESSAGES = [
-    {
-        "role": "user",
-        "content": [
-            {"type": "text", "text": "How warm is it here?"},
-            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
-            {"type": "image", "source": {"type": "url", "url": "https://example.org/map.webp?x=1"}},
-        ],
-    },
-    {
-        "role": "assistant",
-        "content": [
-            {"type": "text", "text": "Let me look."},
-            {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"place": "Bonn"}},
-            {"type": "tool_use", "id": "call_2", "name": "now", "input": {}},
-        ],
-    },
-    {
-        "role": "user",
-        "content": [
-            {"type": "tool_result", "tool_use_id": "call_1", "content": '{"celsius": 21}'},
-            {"type": "tool_result", "tool_use_id": "call_2", "content": "noon"},
-            {"type": "text", "text": "And tomorrow?"},
-        ],
-    },
-]
 
 
 async def test_a_conversation_is_what_anthropics_client_sends_for_it(wire: Wire) -> None:
@@ -227,7 +201,7 @@ async def test_a_conversation_is_what_anthropics_client_sends_for_it(wire: Wire)
     )
     theirs = await wire.anthropics(
         system="Be brief.",
-        messages=THEIR_MESSAGES,
+        messages=ANTHROPIC_MESSAGES,
         tools=THEIR_TOOLS,
         tool_choice={"type": "any", "disable_parallel_tool_use": True},
         temperature=0.3,

@@ -11,37 +11,20 @@ import aiohttp
 import orjson
 import pytest
 
-from services.simulator.main import Settings, serve
+from tests.support.wires import Client, control, invoice, simulator
 
-Client = aiohttp.ClientSession
 PATH = "/v1/chat/completions"
 LONG = "Write 200 words about rivers and mountains"
 
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    settings = Settings(invoice=tmp_path / "invoice.jsonl", profile="steady", latency_scale=0)
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
-    server = asyncio.create_task(serve(settings, address.set_result, stop))
-    async with aiohttp.ClientSession(await address) as client:
+    async with simulator(tmp_path / "invoice.jsonl") as client:
         yield client
-    stop.set()
-    await server
 
 
 def body(prompt: str = "What is 6 * 7?", model: str = "sim-reason", **fields: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": prompt}], **fields}
-
-
-async def control(client: Client, **fields: Any) -> None:
-    async with client.post("/control", json=fields) as response:
-        assert response.status == 200, await response.text()
-
-
-async def invoice(client: Client) -> list[dict[str, Any]]:
-    async with client.get("/invoice") as response:
-        return [orjson.loads(line) for line in (await response.read()).splitlines()]
 
 
 async def until(true: Callable[[], Awaitable[bool]], deadline_s: float = 5) -> None:

@@ -39,6 +39,35 @@ CONVERSATION: tuple[dict[str, Any], ...] = (
 )
 
 
+ANTHROPIC_MESSAGES: list[dict[str, Any]] = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "How warm is it here?"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+            {"type": "image", "source": {"type": "url", "url": "https://example.org/map.webp?x=1"}},
+        ],
+    },
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "Let me look."},
+            {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"place": "Bonn"}},
+            {"type": "tool_use", "id": "call_2", "name": "now", "input": {}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "call_1", "content": '{"celsius": 21}'},
+            {"type": "tool_result", "tool_use_id": "call_2", "content": "noon"},
+            {"type": "text", "text": "And tomorrow?"},
+        ],
+    },
+]
+"""The same in Anthropic's words; what the system says stands outside."""
+
+
 def a_chat(**fields: Any) -> Chat:
     """The conversation with every parameter that all dialects have."""
     defaults: dict[str, Any] = {

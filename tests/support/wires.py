@@ -1,8 +1,10 @@
 """How a test asks the simulator in each of its wire formats, and reads what it hears."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,18 @@ async def ask(
         except aiohttp.ClientPayloadError:
             whole = False
         return Heard(response.status, response.content_type, dict(response.headers), bytes(raw), whole)
+
+
+@contextmanager
+def simulator_process(books: Path) -> Iterator[str]:
+    """The address of one that runs as a process, never fails by itself and answers at once."""
+    options = ("--port", "0", "--invoice", str(books), "--profile", "steady", "--latency-scale", "0")
+    with subprocess.Popen([sys.executable, "-m", "services.simulator", *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
 
 
 async def control(client: Client, **fields: Any) -> None:

@@ -12,7 +12,7 @@ from services.executor.adapters import anthropic
 from services.executor.adapters.flavours import FLAVOURS
 from services.executor.reply import Reply
 from tests.support.builders_executor import SECRET
-from tests.support.chats import CONVERSATION, NOW, PLACE, PNG, SCHEMA, WEATHER, a_call, a_chat, a_plain_chat
+from tests.support.chats import ANTHROPIC_MESSAGES, CONVERSATION, NOW, PLACE, SCHEMA, WEATHER, a_call, a_chat, a_plain_chat
 from tests.support.streams import anthropic_block, anthropic_end, anthropic_start, anthropic_text
 
 PLAIN = FLAVOURS[""]
@@ -44,32 +44,7 @@ def test_a_whole_conversation_has_its_place() -> None:
         "model": "claude",
         "max_tokens": 100,
         "system": "Be brief.",
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "How warm is it here?"},
-                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
-                    {"type": "image", "source": {"type": "url", "url": "https://example.org/map.webp?x=1"}},
-                ],
-            },
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "text", "text": "Let me look."},
-                    {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"place": "Bonn"}},
-                    {"type": "tool_use", "id": "call_2", "name": "now", "input": {}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [
-                    {"type": "tool_result", "tool_use_id": "call_1", "content": '{"celsius": 21}'},
-                    {"type": "tool_result", "tool_use_id": "call_2", "content": "noon"},
-                    {"type": "text", "text": "And tomorrow?"},
-                ],
-            },
-        ],
+        "messages": ANTHROPIC_MESSAGES,
         "temperature": 1.0,
         "top_p": 0.9,
         "stop_sequences": ["END", "STOP"],

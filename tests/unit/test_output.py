@@ -1,7 +1,7 @@
 """Output: one result per request, however often its verdict comes."""
 
 import asyncio
-from inspect import isawaitable
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ async def broker() -> LocalBroker:
 
 async def handled(output: Output, envelope: Envelope[Verdict], partition: int = 0, timestamp_ms: int = NOW_MS) -> Outcome:
     outcome: Any = output.handle(envelope, a_context(partition, timestamp_ms))
-    return await outcome if isawaitable(outcome) else outcome  # type: ignore[no-any-return]
+    return await outcome if isinstance(outcome, Awaitable) else outcome
 
 
 def results_of(outcome: Outcome) -> list[Result]:

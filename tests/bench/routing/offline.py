@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from services.router.terms import Beliefs
 from tests.bench.report import Row as Line
 from tests.bench.routing.learning import Pool, believed, choose, prospects
 from tests.bench.routing.measures import Calls, Point, aiq, aiq_log, bootstrap_sd, calls, hull, saving
@@ -46,7 +47,7 @@ def many(pool: Pool) -> dict[str, list[Point]]:
     return {"router": swept, "static mix": list(pool.singles().values()), "oracle": oracle}
 
 
-def _check(pool: Pool, beliefs: Sequence, chosen: Sequence[str], price: float) -> None:  # type: ignore[type-arg]
+def _check(pool: Pool, beliefs: Sequence[Beliefs], chosen: Sequence[str], price: float) -> None:
     for at in random.Random(price).sample(range(len(chosen)), CHECKED // len(PRICES)):
         decided = choose(pool, at, beliefs[at], price)
         assert decided == chosen[at], f"row {at}: decide says {decided}, the sweep {chosen[at]}"
