@@ -39,14 +39,14 @@ async def _local_lab(main: Callable[[Lab], Coroutine[Any, Any, None]]) -> None:
     async def expel(consumer: Consumer, notice: asyncio.Event) -> None:
         await broker.expel(consumer, notice)  # type: ignore[arg-type]
 
-    lab = Lab("local", broker, clock, straggler_s=60, expel=expel)
+    lab = Lab("local", broker, clock, expel=expel)
     await lab.create()
     await main(lab)
     await broker.close()
 
 
 async def _kafka_lab(broker: Broker, main: Callable[[Lab], Coroutine[Any, Any, None]]) -> None:
-    lab = Lab("kafka", broker, SystemClock(), straggler_s=3, expel=expel_from_kafka)
+    lab = Lab("kafka", broker, SystemClock(), expel=expel_from_kafka)
     await lab.create()
     await main(lab)
 

@@ -20,7 +20,7 @@ def test_a_stage_survives_a_broker_that_is_killed_and_restarted(
 ) -> None:
     async def main(kafka: KafkaProcess) -> None:
         options = KafkaOptions(kafka.bootstrap, heartbeat_interval_ms=200, session_timeout_ms=6_000, request_timeout_ms=10_000)
-        lab = Lab("kafka", KafkaBroker(options), SystemClock(), 3, expel_from_kafka)
+        lab = Lab("kafka", KafkaBroker(options), SystemClock(), expel_from_kafka)
         await lab.create()
         ids = [f"r{n:03}" for n in range(200)]
         async with lab.running(LabHandler(lab, transactional=transactional)):

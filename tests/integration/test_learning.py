@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -96,10 +97,9 @@ async def _feedback_moves_the_next_decision(system: System) -> None:
             async with http.post(f"{system.http_url}/v1/feedback", json=body) as said:
                 assert said.status == 202
     told_ms = now_ms()
-    after = await _once_it_is(system, "learner", lambda asked: planned(asked) == "sim-small")
-    took_s = (after.due_ms - told_ms) / 1000
-    click.echo(f"feedback changed the decision on a request that came {took_s:.2f} s after it")
-    assert took_s < CHANGED_S_MAX
+    after, unchanged_ms = await _once_it_is(system, "learner", lambda asked: planned(asked) == "sim-small")
+    click.echo(f"feedback changed the decision on a request that came {(after.due_ms - told_ms) / 1000:.2f} s after it")
+    assert (unchanged_ms - told_ms) / 1000 < CHANGED_S_MAX, "nobody who came later was decided without it"
     assert after.result is not None
     text = await _explained(system, after)
     click.echo(text)
@@ -122,14 +122,17 @@ async def _verdicts_are_learned_from(system: System) -> None:
         entry: QualityEntry | None = quality.values.get(f"{model}/*")
         return sum(cell.count - cell.score_sum for cell in entry.cells if cell.tenant == "learner") if entry else 0.0
 
-    at_first = failed("sim-large")
-    await system.simulator.control(provider="alpha", model="sim-large", fault={"kind": "refuse", "times": 1})
-    asked = await ask(system, "learner", 1, model="sim-large")
-    assert asked[0].result is not None
-    assert asked[0].result.reason is Reason.QUALITY_NOT_MET
-    began_s = time.monotonic()
-    await until(lambda: failed("sim-large") > at_first)
-    assert time.monotonic() - began_s < CHANGED_S_MAX
+    took_s = []
+    for _ in range(3):
+        at_first = failed("sim-large")
+        await system.simulator.control(provider="alpha", model="sim-large", fault={"kind": "refuse", "times": 1})
+        asked = await ask(system, "learner", 1, model="sim-large")
+        assert asked[0].result is not None
+        assert asked[0].result.reason is Reason.QUALITY_NOT_MET
+        began_s = time.monotonic()
+        await until(lambda at_first=at_first: failed("sim-large") > at_first)
+        took_s.append(time.monotonic() - began_s)
+    assert median(took_s) < CHANGED_S_MAX, took_s
     await quality.close()
 
 
@@ -142,10 +145,10 @@ async def _a_budget_is_kept(system: System, config: Callable[[Decimal], ConfigFi
     assert first.result is not None
     assert (entry.day.microusd, entry.day.calls) == (first.result.cost_microusd, 1)
     await system.apply(config(Decimal(entry.day.microusd) / 1_000_000 / Decimal("0.95")))
-    near = await _once_it_is(system, "saver", lambda asked: planned(asked) != "sim-large")
+    near, _ = await _once_it_is(system, "saver", lambda asked: planned(asked) != "sim-large")
     assert planned(near) == "sim-nano", "the cheapest able model"
     await system.apply(config(Decimal(entry.day.microusd) / 1_000_000))
-    spent = await _once_it_is(system, "saver", lambda asked: asked.result is not None and not asked.is_delivered)
+    spent, _ = await _once_it_is(system, "saver", lambda asked: asked.result is not None and not asked.is_delivered)
     assert spent.result is not None
     assert (spent.result.status, spent.result.reason) == (Status.OVER_BUDGET, Reason.OVER_BUDGET)
     assert spent.result.message.startswith("tenants.saver.budget_usd_per_day: ")
@@ -155,13 +158,15 @@ async def _a_budget_is_kept(system: System, config: Callable[[Decimal], ConfigFi
             await asyncio.sleep(0.05)
 
 
-async def _once_it_is(system: System, tenant: str, holds: Callable[[Asked], bool]) -> Asked:
-    """The first request for which it holds, of one after the other."""
-    async with asyncio.timeout(30):
+async def _once_it_is(system: System, tenant: str, holds: Callable[[Asked], bool]) -> tuple[Asked, int]:
+    """The first request for which it holds, of one after the other; and when the last came for which it did not, epoch ms."""
+    unchanged_ms = 0
+    async with asyncio.timeout(60):
         while True:
             (asked,) = await ask(system, tenant)
             if holds(asked):
-                return asked
+                return asked, unchanged_ms
+            unchanged_ms = asked.due_ms
 
 
 async def _alerts(system: System) -> list[Alert]:

@@ -17,6 +17,8 @@ from shared.stage import Runner
 from tests.conftest import RunLab
 from tests.support.lab import Lab, LabHandler, slow_where
 
+NEVER_S = 1_000_000.0
+
 
 def test_every_record_becomes_one_output(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
@@ -52,12 +54,19 @@ def test_records_of_one_key_stay_in_order_though_each_takes_another_time(run_lab
 
 def test_keys_do_not_wait_for_each_other(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
-        handler = LabHandler(lab)
-        handler._behaviour = slow_where(lab, handler.passed, {"slow"}, lab.straggler_s)
+        handler, others_are_through = LabHandler(lab), asyncio.Event()
+
+        async def behave(envelope: Envelope[Task], context: Context) -> Outcome:
+            if envelope.request_id == "slow":
+                await others_are_through.wait()
+            return handler.passed(envelope)
+
+        handler._behaviour = behave
         await lab.feed_requests("slow", *(f"r{n}" for n in range(50)))
-        async with lab.running(handler, drain_ms=90_000):
-            sunk = await lab.until_sunk(50, within_s=lab.straggler_s - 1)
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(50)
             assert "slow" not in {envelope.request_id for envelope in sunk}
+            others_are_through.set()
 
     run_lab(main)
 
@@ -65,12 +74,12 @@ def test_keys_do_not_wait_for_each_other(run_lab: RunLab) -> None:
 def test_after_a_crash_behind_a_straggler_only_the_straggler_is_read_again(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
         handler = LabHandler(lab)
-        handler._behaviour = slow_where(lab, handler.passed, {"r000"}, lab.straggler_s)
+        handler._behaviour = slow_where(lab, handler.passed, {"r000"}, NEVER_S)
         ids = [f"r{n:03}" for n in range(500)]
         await lab.feed_requests(*ids)
-        async with lab.crashing(handler):
+        async with lab.crashing(handler) as runner:
             await lab.until_sunk(499)
-            await asyncio.sleep(0.5)   # two commits' time: the note of what finished is in the log
+            await lab.until_committed(runner, unfinished=1)
         again = LabHandler(lab)
         async with lab.running(again):
             await lab.until_sunk(500)
@@ -291,9 +300,9 @@ def test_a_held_record_is_read_again_after_a_crash(run_lab: RunLab) -> None:
         await lab.feed_requests("held", "done")
         first = LabHandler(lab)
         first._behaviour = lambda e, c: Hold(()) if e.request_id == "held" else first.passed(e)
-        async with lab.crashing(first):
+        async with lab.crashing(first) as runner:
             await lab.until_sunk(1)
-            await asyncio.sleep(0.3)
+            await lab.until_committed(runner, unfinished=1)
         second = LabHandler(lab)
         async with lab.running(second):
             await lab.until_sunk(2)
@@ -304,22 +313,14 @@ def test_a_held_record_is_read_again_after_a_crash(run_lab: RunLab) -> None:
 
 def test_replicas_that_come_and_go_lose_nothing(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
-        ids = [f"r{n:04}" for n in range(600)]
         first, second, third = LabHandler(lab), LabHandler(lab), LabHandler(lab)
-
-        async def feed() -> None:
-            for start in range(0, 600, 20):
-                await lab.feed_requests(*ids[start : start + 20])
-                await asyncio.sleep(0.02)
-
         async with lab.running(first):
-            feeding = asyncio.create_task(feed())
-            async with lab.running(second):
-                await lab.until(lambda: second.handled)
-            async with lab.crashing(third):
-                await lab.until(lambda: third.handled)
-            await feeding
-            sunk = await lab.until_sunk(600)
+            async with lab.being_fed(600) as ids:
+                async with lab.running(second):
+                    await lab.until(lambda: second.handled)
+                async with lab.crashing(third):
+                    await lab.until(lambda: third.handled)
+            sunk = await lab.until_sunk(len(ids))
         assert {envelope.request_id for envelope in sunk} == set(ids)
 
     run_lab(main)
@@ -346,24 +347,16 @@ def test_a_call_under_way_survives_a_rebalance_that_leaves_its_partition_here(ru
 @pytest.mark.parametrize("faults", ["none", "joins and leaves", "crashes"])
 def test_a_transactional_stage_writes_each_result_once(run_lab: RunLab, faults: str) -> None:
     async def main(lab: Lab) -> None:
-        ids = [f"r{n:04}" for n in range(400)]
-
-        async def feed() -> None:
-            for start in range(0, 400, 20):
-                await lab.feed_requests(*ids[start : start + 20])
-                await asyncio.sleep(0.05)
-
         async with lab.running(LabHandler(lab, transactional=True), flush_interval_ms=5):
-            feeding = asyncio.create_task(feed())
             other = LabHandler(lab, transactional=True)
-            if faults == "joins and leaves":
-                async with lab.running(other):
-                    await lab.until(lambda: other.handled)
-            elif faults == "crashes":
-                async with lab.crashing(other):
-                    await lab.until(lambda: other.handled)
-            await feeding
-            await lab.until_sunk(400)
+            async with lab.being_fed(400) as ids:
+                if faults == "joins and leaves":
+                    async with lab.running(other):
+                        await lab.until(lambda: other.handled)
+                elif faults == "crashes":
+                    async with lab.crashing(other):
+                        await lab.until(lambda: other.handled)
+            await lab.until_sunk(len(ids))
         assert sorted(envelope.request_id for envelope in await lab.sunk()) == ids
 
     run_lab(main)

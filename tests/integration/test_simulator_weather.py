@@ -55,7 +55,7 @@ async def lines(client: Client, path: str) -> list[dict[str, Any]]:
 
 
 async def until_load(client: Client, **load: int) -> None:
-    deadline_s = time.monotonic() + 2
+    deadline_s = time.monotonic() + 10
     while (await control(client))["load"].get("alpha") != load:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.01)
@@ -237,18 +237,18 @@ async def test_every_call_is_on_the_log_billed_or_not_and_never_its_content(clie
 
 
 async def test_a_call_before_its_retry_after_is_over_is_gated(client: Client) -> None:
-    await control(client, fault={"kind": "error", "status": 429, "retry_after_s": 0.3, "times": 1})
+    await control(client, fault={"kind": "error", "status": 429, "retry_after_s": 1, "times": 1})
     await call(client)
     await call(client, key="sk-two")
     await call(client)
-    await asyncio.sleep(0.31)
+    await asyncio.sleep(1.01)
     await call(client)
     async with client.get("/gated") as response:
         gated = await response.json()
     assert gated["count"] == 1
     (early,) = gated["calls"]
-    assert (early["key"], early["model"], early["retry_after_ms"]) == (key_hash("sk-one"), "sim-large", 300)
-    assert 0 <= early["after_ms"] < 300
+    assert (early["key"], early["model"], early["retry_after_ms"]) == (key_hash("sk-one"), "sim-large", 1000)
+    assert 0 <= early["after_ms"] < 1000
 
 
 # Profiles and outages
@@ -287,7 +287,7 @@ async def test_a_dripping_stream_left_by_its_caller_costs_what_was_sent(client: 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await call(client, prompt=LONG, stream=True)
-    deadline_s = time.monotonic() + 1.5
+    deadline_s = time.monotonic() + 10
     while not (billed := await lines(client, "/invoice")) and time.monotonic() < deadline_s:
         await asyncio.sleep(0.02)
     (line,) = billed

@@ -10,7 +10,7 @@ from typing import Any
 from schemas.envelope import DeadHeader, Envelope, Header
 from schemas.messages import Failure, Task
 from schemas.topology import DEAD_LETTERS, Key, Stage, Topic, topic_spec
-from shared.broker import Broker, Consumer, Output, Record
+from shared.broker import Broker, Commit, Consumer, Output, Record
 from shared.clock import Clock
 from shared.codec import decode, encode, headers_for
 from shared.handler import Context
@@ -21,12 +21,9 @@ from shared.stage import Runner
 
 @dataclass
 class Lab:
-    """`straggler_s` is how long a slow record takes: a minute where time is virtual, seconds where it is real."""
-
     name: str
     broker: Broker
     clock: Clock
-    straggler_s: float
     expel: Callable[[Consumer, asyncio.Event], Awaitable[None]]
     partitions: int = 3
     id: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -115,6 +112,36 @@ class Lab:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise AssertionError(f"not within {within_s} s")
             await asyncio.sleep(0.02)
+
+    async def until_committed(self, runner: Runner, unfinished: int) -> None:
+        """Wait until a replica has finished all but so many records, and the log knows it."""
+
+        def is_noted() -> bool:
+            owned = list(runner._session._owned.values()) if runner._session else []
+            is_known = all(progress.commit() == (progress.committed or Commit(0)) for progress in owned)
+            return is_known and bool(owned) and sum(progress.unfinished for progress in owned) == unfinished
+
+        await self.until(is_noted)
+
+    @asynccontextmanager
+    async def being_fed(self, at_least: int) -> AsyncIterator[list[str]]:
+        """New requests all the while, and at least so many: who joins meanwhile gets some, however long joining takes."""
+        ids: list[str] = []
+        over = asyncio.Event()
+
+        async def feed() -> None:
+            while len(ids) < at_least or not over.is_set():
+                more = [f"r{number:05}" for number in range(len(ids), len(ids) + 20)]
+                await self.feed_requests(*more)
+                ids.extend(more)
+                await asyncio.sleep(0.02)
+
+        feeding = asyncio.create_task(feed())
+        try:
+            yield ids
+        finally:
+            over.set()
+            await feeding
 
     async def until_sunk(self, count: int, within_s: float = 30.0) -> list[Envelope[Task]]:
         """Wait for so many distinct requests on the sink."""
