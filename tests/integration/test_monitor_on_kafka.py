@@ -89,7 +89,7 @@ async def a_monitor(bootstrap: str, kill: bool = False) -> AsyncIterator[asyncio
     """The process; ended by SIGTERM, after which it must exit cleanly, or killed."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        "BATON_SESSION_TIMEOUT_MS": "10000",
+        "BATON_SESSION_TIMEOUT_MS": "5000",     # so long its partitions lie idle after a kill
         "BATON_HEARTBEAT_INTERVAL_MS": "500",
         "BATON_CIRCUIT_COOLDOWN_MS": str(COOLDOWN_MS),
         "BATON_CIRCUIT_RAMP_MS": str(RAMP_MS),
