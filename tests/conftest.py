@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from services.cli.broker import Chosen, choose
 from shared.broker import Broker, Consumer
@@ -15,6 +16,10 @@ from shared.local import LocalBroker
 from tests.support.lab import Lab
 from tests.support.virtual import LoopClock, VirtualLoop
 from tests.support.zombies import expel_from_kafka
+
+# How long an example takes is the machine's affair, and its neighbours': what may take no longer has a test that says so.
+settings.register_profile("baton")
+settings.load_profile("baton")
 
 RunLab = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
 

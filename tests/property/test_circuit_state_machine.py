@@ -164,7 +164,7 @@ class Fleet(RuleBasedStateMachine):
         assert all(len(entry.history) <= 8 for entry in self.entries.values())
 
 
-Fleet.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+Fleet.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestFleet = Fleet.TestCase
 
 

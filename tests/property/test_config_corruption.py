@@ -87,7 +87,7 @@ def test_the_default_config_is_right() -> None:
     assert all(backend.requires for backend in config.backends.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([entry for entry in ENTRIES if REQUIRED.fullmatch(entry.path)]))
 def test_a_required_field_that_is_missing_is_named_with_the_line_of_its_object(entry: Entry) -> None:
     assert any(
@@ -95,7 +95,7 @@ def test_a_required_field_that_is_missing_is_named_with_the_line_of_its_object(e
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(ENTRIES), st.booleans())
 def test_a_value_of_another_type_is_named_with_its_line(entry: Entry, nested: bool) -> None:
     value = '[{"no": "such thing"}]' if nested else wrong_value(entry)
@@ -104,7 +104,7 @@ def test_a_value_of_another_type_is_named_with_its_line(entry: Entry, nested: bo
     assert any(error.startswith(f"baton.yaml:{entry.line}: {entry.path}") for error in found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(ENTRIES), st.text("abcdefghij_", min_size=12, max_size=16))
 def test_a_field_or_object_of_another_name_never_passes_unseen(entry: Entry, name: str) -> None:
     start, end = entry.key.start_mark.index, entry.key.end_mark.index

@@ -14,7 +14,7 @@ from services.executor.retry_tokens import TOKENS_MAX, HedgeBudget, Retry, Retry
 T0_MS = 1_760_000_000_000
 MINUTE_MS = 60_000
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 @few

@@ -70,7 +70,7 @@ TURNS = st.lists(
     lane=st.sampled_from([Lane.INTERACTIVE, Lane.INTERACTIVE, Lane.BATCH]),
     number=st.integers(0, 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_money_time_and_attempts_are_never_exceeded(
     turns: list[Turn], attempts_max: int, budget_microusd: int | None, deadline_in_ms: int, lane: Lane, number: int
 ) -> None:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.config import Policy, Tenant
@@ -194,7 +194,6 @@ def test_the_id_of_a_keyed_request_differs_by_tenant_key_and_day() -> None:
     assert len({id("a", "k", NOW_MS), id("b", "k", NOW_MS), id("a", "l", NOW_MS), id("a", "k", NOW_MS + DAY_MS)}) == 4
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=SUBMITTED)
 def test_whatever_is_sent_becomes_a_request_that_can_be_written_and_read(value: dict[str, object]) -> None:
     raw = json.dumps(value).encode()   # also writes NaN, Infinity and lone surrogates

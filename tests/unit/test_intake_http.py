@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientConnectorError, FormData
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.config import Tenant
@@ -452,7 +452,7 @@ async def test_answers_are_followed_again_after_an_outage(monkeypatch: pytest.Mo
 HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30)
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(
     values=st.lists(SUBMITTED | JSON, min_size=8, max_size=12), header=HEADER_TEXT, wait=st.sampled_from(["", "0", "-", "1e9"])
 )
