@@ -170,13 +170,7 @@ async def _once_it_is(system: System, tenant: str, holds: Callable[[Asked], bool
 
 
 async def _alerts(system: System) -> list[Alert]:
-    reader = await system.broker.reader(ALERTS.name)
-    found: list[Alert] = []
-    for partition, end in (await reader.ends()).items():
-        while await reader.position(partition) < end:
-            found += [decode(ALERTS, record.value) for record in await reader.poll(200)]
-    await reader.close()
-    return found
+    return [decode(ALERTS, record.value) for record in await system.records(ALERTS)]
 
 
 async def _certificates_open_doors(system: System) -> None:

@@ -19,10 +19,9 @@ from schemas.messages import Result, ReviewAction, Status, Verdict
 from schemas.pipeline import Node
 from schemas.quality import Feedback, Judge
 from schemas.review import Review
-from schemas.topology import COMPLETIONS, FEEDBACK, VERDICTS, Topic
+from schemas.topology import COMPLETIONS, FEEDBACK, VERDICTS
 from services.cli.review import decide, open_reviews
 from services.quality_gate.judge import grades_of
-from shared.broker import Record
 from shared.codec import decode
 from shared.ids import judged_by
 from tests.support.fleets import MODELS, backend
@@ -59,18 +58,8 @@ def _streams(tenant: str, count: int, prompt: Callable[[int], str]) -> list[Stre
             for way, fields in (("", {}), (" by panel", {"pipeline": "panel"}))]
 
 
-async def _records(system: System, topic: Topic) -> list[Record]:
-    reader = await system.broker.reader(topic.name)
-    found: list[Record] = []
-    for partition, end in (await reader.ends()).items():
-        while await reader.position(partition) < end:
-            found += await reader.poll(200)
-    await reader.close()
-    return found
-
-
 async def _verdicts_of(system: System, tenant: str) -> list[Envelope[Verdict]]:
-    found = [decode(VERDICTS, record.value) for record in await _records(system, VERDICTS)]
+    found = [decode(VERDICTS, record.value) for record in await system.records(VERDICTS)]
     return [envelope for envelope in found if envelope.tenant == tenant]
 
 
@@ -123,7 +112,7 @@ async def _one_verdict_each(system: System) -> None:
 
 async def _graded(system: System) -> dict[str, bool]:
     """By judged request: whether its judge answered in the form that was asked for. A simulated one errs, too."""
-    found = [decode(COMPLETIONS, record.value) for record in await _records(system, COMPLETIONS)]
+    found = [decode(COMPLETIONS, record.value) for record in await system.records(COMPLETIONS)]
     judged = {judged_by(envelope.request_id): envelope.payload.answer for envelope in found}
     return {id: answer is not None and grades_of(answer.text, JUDGE.rubric) is not None
             for id, answer in judged.items() if id is not None}
@@ -137,7 +126,7 @@ async def _judgements_are_learned_from(system: System) -> None:
     assert delivered
 
     async def lessons() -> list[Feedback]:
-        found = [decode(FEEDBACK, record.value) for record in await _records(system, FEEDBACK)]
+        found = [decode(FEEDBACK, record.value) for record in await system.records(FEEDBACK)]
         return [said for said in found if said.judge is Judge.MODEL]
 
     async with asyncio.timeout(60):

@@ -136,16 +136,26 @@ class System:
 
     async def attempts(self) -> list[Attempt]:
         """The whole ledger so far: a started and a finished line of each call."""
-        return [decode(ATTEMPTS, value) for value in await self._values(ATTEMPTS)]
+        return [decode(ATTEMPTS, record.value) for record in await self.records(ATTEMPTS)]
 
     async def booked_ms(self) -> dict[str, int]:
         """When the line that a call needs before it may leave came into the log, by attempt. By the broker's clock."""
-        lines = [(decode(ATTEMPTS, record.value), record.timestamp_ms) for record in await self._all(ATTEMPTS)]
+        lines = [(decode(ATTEMPTS, record.value), record.timestamp_ms) for record in await self.records(ATTEMPTS)]
         return {line.attempt_id: ms for line, ms in lines if line.phase is AttemptPhase.STARTED}
 
     async def fleet(self) -> list[FleetEntry]:
         """Every entry that was published, in order."""
-        return [decode(FLEET, value) for value in await self._values(FLEET)]
+        return [decode(FLEET, record.value) for record in await self.records(FLEET)]
+
+    async def records(self, topic: Topic) -> list[Record]:
+        """Everything on a topic so far, in order per partition; what was taken off it is left out."""
+        reader = await self.broker.reader(topic.name)
+        found: list[Record] = []
+        for partition, end in (await reader.ends()).items():
+            while await reader.position(partition) < end:
+                found += [record for record in await reader.poll(200) if record.value is not None]
+        await reader.close()
+        return found
 
     async def apply(self, config: ConfigFile) -> None:
         """Another config, hot."""
@@ -161,18 +171,6 @@ class System:
                 self._records += await self._results.poll(200)
         decoded = [(decode(RESULTS, record.value), record) for record in self._records]
         return [(str(result.metadata.get("mark")), result, record) for result, record in decoded]
-
-    async def _values(self, topic: Topic) -> list[bytes]:
-        return [record.value for record in await self._all(topic) if record.value is not None]
-
-    async def _all(self, topic: Topic) -> list[Record]:
-        reader = await self.broker.reader(topic.name)
-        records: list[Record] = []
-        for partition, end in (await reader.ends()).items():
-            while await reader.position(partition) < end:
-                records += await reader.poll(200)
-        await reader.close()
-        return records
 
 
 @asynccontextmanager
