@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.checks import CheckSpec, JudgeRule, ReviewRule, Sampling
+from schemas.checks import CheckSpec, JudgeRule, ReviewRule, Sampling, Share
 from schemas.envelope import Fact
 from schemas.pipeline import Node
 from schemas.strict import Name
@@ -162,6 +162,19 @@ class CascadeRule(Strict):
     depth_max: int = Field(3, ge=2, le=3, description="most models asked for one request; escalations_max does not count them")
 
 
+class ShadowRule(Strict):
+    """Another model is asked the same once a request has been answered; nobody gets its answer, its model is learned about."""
+
+    model: Name
+    share: Share = Field(description="of all requests, by a hash of the request's id")
+    max_cost_usd: Decimal = Field(
+        Decimal("0.25"), gt=0, description="the most that one may cost, all tokens counted that it may write"
+    )
+    spend_share: float = Field(
+        0.1, gt=0, le=1, description="the most that shadows may be of what the tenant spends in a day, UTC, all calls together"
+    )
+
+
 class Policy(Strict):
     """How requests are decided and judged."""
 
@@ -203,8 +216,7 @@ class Policy(Strict):
     )
     deny: tuple[Name, ...] = Field((), description="models that are never asked")
     split: dict[Name, float] = Field(default_factory=dict, description="A/B: model to weight; a session stays with its arm")
-    shadow: Name | None = Field(None, description="model whose plan is noted beside a share of the requests; it is not asked")
-    shadow_share: float = Field(0.0, ge=0, le=1)
+    shadow: ShadowRule | None = Field(None, description="which model is asked beside, without being heard; default: none")
 
     @model_validator(mode="after")
     def _can_be_certified(self) -> "Policy":
@@ -247,6 +259,10 @@ class ConfigFile(Strict):
         problems += [
             f"policies.{name}.judge.models: no model {model!r}; define it under models"
             for name, policy in self.policies.items() if policy.judge for model in policy.judge.models if model not in self.models
+        ]
+        problems += [
+            f"policies.{name}.shadow.model: no model {policy.shadow.model!r}; define it under models"
+            for name, policy in self.policies.items() if policy.shadow and policy.shadow.model not in self.models
         ]
         if "default" not in self.policies:
             problems.append("policies.default: missing; every tenant falls back to it")

@@ -42,6 +42,7 @@ class AttemptKind(StrEnum):
     ESCALATION = "escalation"
     PROBE = "probe"
     JUDGE = "judge"
+    SHADOW = "shadow"
 
 
 class AttemptPhase(StrEnum):

@@ -101,7 +101,7 @@ class Why(Fact):
     propensity: float = Field(1.0, description="chance that the first candidate was put first; below 1 where models are explored")
     explored: bool = Field(False, description="whether the first candidate is there to be learned about")
     split: str = Field("", description="arm of the policy's split this request belongs to: a model")
-    shadow: str = Field("", description="model that would be asked beside the first candidate, for comparison; it is not")
+    shadow: str = Field("", description="model that is asked the same, unheard, once this is answered; none: empty")
     scores: dict[str, tuple[float, ...]] = Field(
         default_factory=dict,
         description="the best able models: quality, cost in micro-USD, p95 ms (0: unknown), share failing, utility, judgements",

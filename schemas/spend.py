@@ -11,6 +11,7 @@ class Spent(Fact):
     period: str = Field("", description="the hour 2026-11-26T14, the day 2026-11-26 or the month 2026-11")
     microusd: int = Field(0, description="known cost of the calls that ended in it")
     unknown_microusd: int = Field(0, description="upper bound of the calls whose cost nobody knows")
+    shadow_microusd: int = Field(0, description="cost of the shadows among them, unknown ones at their upper bound")
     tokens_in: int = 0
     tokens_out: int = 0
     calls: int = 0

@@ -65,3 +65,21 @@ def judging_id(request_id: str) -> str:
 def judged_by(request_id: str) -> str | None:
     """The request whose answer this one judges; None: it is nobody's judge."""
     return request_id.removesuffix(JUDGING) if request_id.endswith(JUDGING) else None
+
+
+SHADOW = "-shadow"
+
+
+def shadow_id(request_id: str) -> str:
+    """Id of the request that asks another model the same, beside; no caller can make one either."""
+    return request_id + SHADOW
+
+
+def shadowed_by(request_id: str) -> str | None:
+    """The request that this one is the shadow of; None: it is nobody's."""
+    return request_id.removesuffix(SHADOW) if request_id.endswith(SHADOW) else None
+
+
+def is_beside(request_id: str) -> bool:
+    """Whether nobody waits for it: a judgement or a shadow. It takes no pipeline, and has no verdict and no result."""
+    return request_id.endswith((JUDGING, SHADOW))

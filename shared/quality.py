@@ -62,7 +62,7 @@ TIERS = (0.25, 0.45)
 """Complexity from which a task is of tier 1 and 2."""
 
 WEIGHTS: Mapping[Judge, float] = {Judge.GATE: 0.25, Judge.MODEL: 1.0, Judge.PROGRAM: 2.0, Judge.PERSON: 1.0}
-"""What a judgement is worth as evidence. A gate that lets an answer pass knows only that it has the right form."""
+"""What a judgement is worth as evidence. The gate knows only whether an answer has the right form."""
 
 
 def tier_of(complexity: float) -> int:

@@ -131,7 +131,8 @@ def _after(topic: Topic, step: Step) -> Iterable[str]:
         if found.phase is AttemptPhase.FINISHED:
             yield describe(topic, step.record)
     elif isinstance(found, Feedback):
-        yield f"feedback of a {found.judge.value}: {found.score:.2f}"
+        of_model = f" on {found.model}" if found.model else ""
+        yield f"feedback of a {found.judge.value}{of_model}: {found.score:.2f}"
     elif topic is VERDICTS:
         yield from _verdict(found.payload)
 

@@ -26,7 +26,7 @@ def started(
         tenant=envelope.tenant,
         app=envelope.app,
         phase=AttemptPhase.STARTED,
-        kind=AttemptKind.JUDGE if ids.judged_by(envelope.request_id) else call.kind,
+        kind=_kind_beside(envelope.request_id) or call.kind,
         model=call.candidate.model,
         backend=call.backend,
         model_asked=backend.model_name or backend.model,
@@ -57,6 +57,13 @@ def finished(line: Attempt, reply: Reply, prices: Prices, now_ms: int) -> Attemp
             "wait_ms": reply.wait_ms,
         }
     )
+
+
+def _kind_beside(request_id: str) -> AttemptKind | None:
+    """Of a call for which nobody waits."""
+    if not ids.is_beside(request_id):
+        return None
+    return AttemptKind.JUDGE if ids.judged_by(request_id) is not None else AttemptKind.SHADOW
 
 
 def cost_of(reply: Reply, prices: Prices) -> int | None:

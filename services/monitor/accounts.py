@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from schemas.config import Tenant
 from schemas.fleet import Alert, AlertKind, Severity
-from schemas.ledger import AttemptPhase
+from schemas.ledger import AttemptKind, AttemptPhase
 from schemas.spend import SpendEntry, Spent
 from shared.pacing import KEEP, PRICE_MAX, Pace, paced, target_of
 from shared.spend import budgets, periods_at
@@ -43,7 +43,9 @@ class Place(NamedTuple):
 class Sum:
     """What was spent in one period; the sum of a later period begins at nothing, an earlier one's line is of no use any more."""
 
-    __slots__ = ("alerted_percent", "calls", "microusd", "period", "tokens_in", "tokens_out", "unknown_microusd")
+    __slots__ = (
+        "alerted_percent", "calls", "microusd", "period", "shadow_microusd", "tokens_in", "tokens_out", "unknown_microusd",
+    )
 
     def __init__(self, spent: Spent) -> None:
         self._begin(spent)
@@ -52,6 +54,7 @@ class Sum:
         self.period = spent.period
         self.microusd = spent.microusd
         self.unknown_microusd = spent.unknown_microusd
+        self.shadow_microusd = spent.shadow_microusd
         self.tokens_in = spent.tokens_in
         self.tokens_out = spent.tokens_out
         self.calls = spent.calls
@@ -161,10 +164,9 @@ class Accounts:
         earlier = self._earlier(line["attempt_id"], is_known, cost_microusd, place.at_ms)
         if earlier is not None and not is_known:
             return
-        usage = line.get("usage") or {}
         for account in (self._of(line["tenant"]), self._of(TOTAL)):
             if account.is_new(place):
-                self._count(account, place.at_ms, cost_microusd, is_known, usage, earlier)
+                self._count(account, place.at_ms, cost_microusd, is_known, line, earlier)
 
     def _count(
         self,
@@ -172,15 +174,17 @@ class Accounts:
         at_ms: int,
         cost_microusd: int,
         is_known: bool,
-        usage: Mapping[str, int],
+        line: Mapping[str, Any],
         earlier: tuple[int, int] | None,
     ) -> None:
         self._dirty.add(account.name)
+        usage, is_shadow = line.get("usage") or {}, line.get("kind") == AttemptKind.SHADOW
         for each in account.sums_at(at_ms):
             if is_known:
                 each.microusd += cost_microusd
             else:
                 each.unknown_microusd += cost_microusd
+            each.shadow_microusd += is_shadow * cost_microusd
             each.tokens_in += usage.get("tokens_in", 0)
             each.tokens_out += usage.get("tokens_out", 0)
             each.calls += earlier is None
@@ -188,6 +192,7 @@ class Accounts:
             bound_microusd, then_ms = earlier
             for each in account.sums_at(then_ms):
                 each.unknown_microusd = max(each.unknown_microusd - bound_microusd, 0)
+                each.shadow_microusd = max(each.shadow_microusd - is_shadow * bound_microusd, 0)
 
     def _earlier(self, attempt_id: str, is_known: bool, cost_microusd: int, at_ms: int) -> tuple[int, int] | None:
         """The upper bound that stands for an attempt, if it was of unknown cost; a known line takes its place."""

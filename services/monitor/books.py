@@ -15,7 +15,7 @@ import orjson
 
 from schemas.fleet import Alert
 from schemas.messages import Reason
-from schemas.quality import Feedback, QualityEntry
+from schemas.quality import Feedback, Judge, QualityEntry
 from schemas.spend import SpendEntry
 from schemas.topology import ALERTS, ATTEMPTS, FEEDBACK, QUALITY, SPEND, VERDICTS, Topic
 from services.monitor.accounts import TOTAL, Accounts, Place
@@ -220,7 +220,8 @@ async def _feedback(
     answered = lessons.recall(said.request_id)
     if answered is None and (answered := await recall.answered(said)) is not None:
         lessons.remember(said.request_id, answered)
-    sketches = await recall.sketches_of(said.request_id, answered, with_answers) if answered else UNKNOWN
+    has_read = answered is not None and said.judge is not Judge.GATE      # checks know the form of an answer, not its words
+    sketches = await recall.sketches_of(said.request_id, answered, with_answers) if answered and has_read else UNKNOWN
     dropped = lessons.feedback(place, said, answered, sketches)
     metrics.OUTCOMES.labels(stage=STAGE.name, outcome="drop" if dropped else "emit", reason=dropped).inc()
     accounts.passed(place, is_told=True)

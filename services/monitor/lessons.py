@@ -1,7 +1,10 @@
 """Verdicts and feedback to judgements of models, and those into what is learned of them. Pure; `shared/quality.py` learns.
 
-A verdict says of every model that answered whether the checks let its answer pass. Feedback names a request: who answered it,
-and what was asked, follows from its verdict, which must be the same tenant's. Whoever judges one request twice counts once.
+A verdict says of every model that answered whether the checks let its answer pass. An answer that fails counts as 0. One that
+passes counts as what the catalogue says of its model, not as 1: it has the right form, and may be wrong all the same; were it
+taken for right, the model that is asked most would soon seem perfect. Feedback names a request: who answered it,
+and what was asked, follows from its verdict, which must be the same tenant's; only of a shadow the gate itself says which model
+it was. Whoever judges one request twice counts once.
 """
 
 from collections.abc import Callable, Mapping
@@ -76,7 +79,8 @@ class Lessons:
             counts_for = self._pass(place.at_ms)
             if counts_for:
                 tokens_out = verdict["answer"].get("usage", {}).get("tokens_out")
-                self._fold(place, answered, answered.model, 1.0, Judge.GATE, counts_for=counts_for, tokens_out=tokens_out)
+                score = self._prior(answered.model)
+                self._fold(place, answered, answered.model, score, Judge.GATE, counts_for=counts_for, tokens_out=tokens_out)
 
     def recall(self, request_id: str) -> Answered | None:
         return self._answered.get(request_id)
@@ -91,7 +95,10 @@ class Lessons:
         if said.judge in judges:
             return "repeated"
         judges.add(said.judge)
-        self._fold(place, answered, answered.model or said.model, said.score, said.judge, sketches)
+        model, score = answered.model or said.model, said.score
+        if said.judge is Judge.GATE and said.model:
+            model, score = said.model, said.score * self._prior(said.model)
+        self._fold(place, answered, model, score, said.judge, sketches)
         return ""
 
     def due(self, now_ms: int) -> list[QualityEntry]:

@@ -1,5 +1,5 @@
 """Decides what goes out where a request has its answer: the verdict, or the review that it waits for, and beside it the
-question to a judge. Pure. Plain requests and pipelines end here alike."""
+question to a judge, and to another model. Pure. Plain requests and pipelines end here alike."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,7 @@ from services.quality_gate.judging import asked
 from services.quality_gate.review import parked
 from services.quality_gate.reviews import review_out
 from services.quality_gate.sampling import is_sampled
+from services.quality_gate.shadows import shadowed
 from shared.ids import review_id, verdict_id
 from shared.outcome import Out
 
@@ -34,9 +35,8 @@ def ended_with(
     review = policy.review and parked(envelope, verdict, policy.review, logged_ms)
     if review:
         return (review_out(envelope, review, review_id(envelope.request_id)),)
-    question = policy.judge and asked(envelope, verdict, policy.judge, now_ms, helped)
-    outs = (verdict_out(envelope, verdict),)
-    return (*outs, Out(REQUESTS, question)) if question else outs
+    beside = asked(envelope, verdict, policy.judge, now_ms, helped), shadowed(envelope, verdict, policy.shadow, now_ms)
+    return (verdict_out(envelope, verdict), *(Out(REQUESTS, each) for each in beside if each))
 
 
 def is_scored(request_id: str, model: str, policy: Policy) -> bool:

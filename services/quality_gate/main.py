@@ -1,4 +1,4 @@
-"""completions -> verdicts, escalations, reviews and requests to judges. Thin: `checks/` judges an answer, `decide.py` says what
+"""completions -> verdicts, escalations, reviews and requests beside. Thin: `checks/` judges an answer, `decide.py` says what
 follows from it, `endings.py` whether a person is waited for and a model is asked beside."""
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,11 +15,12 @@ from services.quality_gate.endings import ended_with, is_scored, verdict_out
 from services.quality_gate.judging import judged
 from services.quality_gate.pipelines import Pipelines
 from services.quality_gate.reviews import Reviews
+from services.quality_gate.shadows import compared
 from shared.broker import Broker
 from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import escalation_id, judged_by
+from shared.ids import escalation_id, is_beside, judged_by, shadowed_by
 from shared.logindex import SeenIds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
 
@@ -56,8 +57,7 @@ class QualityGate:
             return self._reviews.handle(subject, context)
         if subject.payload.slip is not None:
             return self._pipelines.handle(subject, context)
-        request_id = judged_by(subject.request_id)
-        return self._judge(subject, context) if request_id is None else self._learn(subject, request_id)
+        return self._learn(subject) if is_beside(subject.request_id) else self._judge(subject, context)
 
     def _judge(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
         policy = self._catalogue().policy_of(envelope.tenant)
@@ -75,9 +75,14 @@ class QualityGate:
         escalation = (Out(ESCALATIONS, envelope.forward(_ESCALATION, id, decided)),)
         return self._held(envelope, escalation, context.record.partition) if envelope.ordered else Emit(escalation)
 
-    def _learn(self, envelope: Envelope[Completion], request_id: str) -> Outcome:
-        """A judge's answer is nobody's result; it may be a lesson."""
-        said = judged(envelope, request_id, self._clock.now_ms())
+    def _learn(self, envelope: Envelope[Completion]) -> Outcome:
+        """What a judge or a shadow answers is nobody's result; it may be a lesson."""
+        now_ms, id = self._clock.now_ms(), envelope.request_id
+        if (request_id := judged_by(id)) is not None:
+            said = judged(envelope, request_id, now_ms)
+        else:
+            request_id = shadowed_by(id) or ""
+            said = compared(envelope, request_id, self._catalogue().policy_of(envelope.tenant).checks, now_ms)
         return Emit((Out(FEEDBACK, said, key=request_id),)) if said else Drop("no judgement")
 
     async def _held(self, envelope: Envelope[Completion], escalation: tuple[Out, ...], partition: int) -> Outcome:
@@ -87,9 +92,9 @@ class QualityGate:
         return Hold(escalation)
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
-        """Nothing of a judge's request, and nothing of a decision on a review: neither has a verdict of its own."""
+        """Nothing of a request that nobody waits for, and of a decision on a review: neither has a verdict of its own."""
         payload = envelope.payload
-        if judged_by(envelope.request_id) is not None or (isinstance(payload, Review) and payload.decision is not None):
+        if is_beside(envelope.request_id) or (isinstance(payload, Review) and payload.decision is not None):
             return ()
         return (verdict_out(envelope, failed(failure, self._clock.now_ms())),)
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from schemas.config import CascadeRule, Policy
+from schemas.config import CascadeRule, Policy, ShadowRule
 from schemas.ledger import FailureClass
 from schemas.messages import Candidate, Cascade, Excluded, Failure, Fallback, Features, Reason
+from schemas.spend import SpendEntry, Spent
 from services.router.cascades import begun
 from services.router.offers import Option
 from services.router.rank import NOTHING_RANKED, Prospect, Ranked, Terms, prospect, rank
-from shared.spend import Standing
+from shared.spend import Standing, periods_at
 
 STAGE = "router"
 
@@ -101,6 +102,20 @@ def budget_left(budget_microusd: int | None, spent_microusd: int, account: Stand
     if account.left_microusd is None or (own is not None and own <= account.left_microusd):
         return own, ""
     return account.left_microusd, account.field
+
+
+def shadow_left(
+    own: int | None, rule: ShadowRule | None, policy: str, account: Standing, spent: SpendEntry | None, now_ms: int
+) -> tuple[int, str]:
+    """What a shadow may cost, and the field that binds: its share of the day's spend, and nothing of an account that is nearly
+    used up. `own`: what it may cost by itself."""
+    if account.is_near:
+        return 0, account.field
+    is_today = spent is not None and spent.day.period == periods_at(now_ms).day
+    day = spent.day if spent is not None and is_today else Spent()
+    share = rule.spend_share if rule else 0.0
+    left = max(0, int(share * (day.microusd + day.unknown_microusd)) - day.shadow_microusd)
+    return (own, "") if own is not None and own <= left else (left, f"policies.{policy}.shadow.spend_share")
 
 
 def quality_min_of(policy: Policy, complexity: float) -> float:

@@ -18,14 +18,14 @@ from schemas.topology import PLANS
 from services.router.beliefs import Believer
 from services.router.cascades import rule_of
 from services.router.certified import certified_for
-from services.router.decide import STAGE, Decision, Limits, budget_left, decide
+from services.router.decide import STAGE, Decision, Limits, budget_left, decide, shadow_left
 from services.router.offers import Offer, Option, offers_of, options_of
 from services.router.pipelines import Pipelines, Planned
 from services.router.terms import Request, scores_of, shadow_of, terms_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
 from shared.handler import Context
-from shared.ids import escalation_id, judged_by, plan_id
+from shared.ids import escalation_id, is_beside, plan_id, shadowed_by
 from shared.outcome import Emit, Out
 from shared.prices import DAY_MS
 from shared.slips import Slips
@@ -68,7 +68,7 @@ class Router:
                 return _in_steps(self._pipelines.moved(envelope, context))
             return Emit(_planned(envelope, self._escalated(envelope, asked, None)))
         pipeline = asked.pipeline or self._catalogue().policy_of(envelope.tenant).pipeline
-        if pipeline is not None and asked.failure is None and judged_by(envelope.request_id) is None:
+        if pipeline is not None and asked.failure is None and not is_beside(envelope.request_id):
             return _steps(self._pipelines.begun(envelope, asked, pipeline, context))
         return Emit(_planned(envelope, self._first(envelope, asked, None)))
 
@@ -119,8 +119,12 @@ class Router:
         chat, seen, now_ms = task.chat, task.features, self._clock.now_ms()
         request = Request(envelope.request_id, envelope.lane, envelope.tenant)
         options = self._options_now(catalogue, now_ms)
-        account = standing(envelope.tenant, tenant, self._spend().get(envelope.tenant), now_ms)
+        name = by if by is not None and named else tenant.policy if tenant else "default"
+        spent = self._spend().get(envelope.tenant)
+        account = standing(envelope.tenant, tenant, spent, now_ms)
         left_microusd, budget_field = budget_left(envelope.budget_microusd, envelope.spent_microusd, account)
+        if shadowed_by(envelope.request_id) is not None:
+            left_microusd, budget_field = shadow_left(left_microusd, policy.shadow, name, account, spent, now_ms)
         beliefs = self._believer.beliefs(self._offers, chat, seen, envelope.tenant, now_ms)
         terms = terms_of(policy, account, chat, seen, request, beliefs, self._session_model(envelope.tenant, chat))
         limits = Limits(
@@ -147,7 +151,7 @@ class Router:
             decision = decide(seen, options, limits)
             self._remember(envelope.tenant, chat, decision)
         why = Why(
-            policy=by if by is not None and named else tenant.policy if tenant else "default",
+            policy=name,
             rule=decision.rule + (f"; {account.field} is nearly spent" if account.is_near else ""),
             config_version=catalogue.version,
             quality_min=limits.quality_min,
@@ -159,7 +163,7 @@ class Router:
             propensity=round(decision.ranked.propensity, 6),
             explored=decision.ranked.explored,
             split=terms.lead,
-            shadow="" if tried else shadow_of(policy, request),
+            shadow="" if is_step else shadow_of(policy, request),
             scores=scores_of(decision.ranked, beliefs),
         )
         return decision, policy, why

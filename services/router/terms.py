@@ -8,6 +8,7 @@ from schemas.config import Policy
 from schemas.messages import Chat, Features
 from services.router.decide import quality_min_of
 from services.router.rank import WEIGHTS, Mode, Ranked, Terms
+from shared.ids import is_beside
 from shared.spend import Standing
 
 SCORES_MAX = 5
@@ -73,8 +74,9 @@ def explore_share(share: float, account: Standing) -> float:
 
 
 def shadow_of(policy: Policy, request: Request) -> str:
-    """The model to note beside this request, where it belongs to the policy's share."""
-    return policy.shadow if policy.shadow and request.draw("shadow") < policy.shadow_share else ""
+    """The model to ask beside this request, where it belongs to the policy's share and somebody waits for it."""
+    rule = policy.shadow
+    return rule.model if rule and request.draw("shadow") < rule.share and not is_beside(request.id) else ""
 
 
 def scores_of(ranked: Ranked, beliefs: Beliefs) -> dict[str, tuple[float, ...]]:

@@ -20,6 +20,7 @@ from schemas.ledger import Attempt
 from schemas.messages import Request, Result
 from schemas.pipeline import expanded
 from schemas.quality import QualityEntry
+from schemas.spend import SpendEntry
 from schemas.topology import ATTEMPTS, REQUESTS, RESULTS, TOPICS, Topic, stage_named, topic_spec
 from services.executor.main import Executor
 from services.output.main import Output as OutputStage
@@ -63,7 +64,7 @@ def catalogue(pipelines: str | dict[str, Any], **policy: Any) -> Catalogue:
     """Three models, and pipelines in YAML or as data; they are checked as `baton apply` checks them."""
     given = yaml.safe_load(pipelines) if isinstance(pipelines, str) else pipelines
     config = ConfigFile(
-        models={name: Model(quality=quality, context_tokens=200_000, capabilities=("json_schema",))
+        models={name: Model(quality=quality, context_tokens=200_000, capabilities=("json_schema", "tools", "logprobs"))
                 for name, (_, _, quality) in MODELS.items()},
         backends={f"{name}-a": Backend(model=name, provider="sim", base_url=f"http://{name}.test/v1",
                                        prices=Prices(input=Decimal(low), output=Decimal(high)))
@@ -87,6 +88,7 @@ class Orchestra:
     catalogue: Catalogue
     says: Says
     quality: dict[str, QualityEntry] = field(default_factory=dict)
+    spend: dict[str, SpendEntry] = field(default_factory=dict)
     options: RunnerOptions = OPTIONS
     calls: list[Call] = field(default_factory=list)
     cut: list[Call] = field(default_factory=list)
@@ -154,7 +156,7 @@ class Orchestra:
         if name == "preprocessing":
             return Preprocessing(current)
         if name == "router":
-            return Router(current, dict, self.clock, quality=lambda: self.quality, slips=Slips(self.broker))
+            return Router(current, dict, self.clock, lambda: self.spend, lambda: self.quality, Slips(self.broker))
         if name == "quality-gate":
             return QualityGate(current, self.clock, self.broker, 1_000, lambda: self.quality)
         if name == "output":
@@ -177,13 +179,17 @@ class Orchestra:
 
 @asynccontextmanager
 async def playing(
-    made: Catalogue, says: Says, quality: Mapping[str, QualityEntry] | None = None, options: RunnerOptions = OPTIONS
+    made: Catalogue,
+    says: Says,
+    quality: Mapping[str, QualityEntry] | None = None,
+    spend: Mapping[str, SpendEntry] | None = None,
+    options: RunnerOptions = OPTIONS,
 ) -> AsyncIterator[Orchestra]:
     """All stages up; drained at the end."""
     clock = LoopClock()
     broker = LocalBroker(clock)
     await broker.create_topics([topic_spec(topic, PARTITIONS) for topic in TOPICS])
-    orchestra = Orchestra(broker, clock, made, says, dict(quality or {}), options)
+    orchestra = Orchestra(broker, clock, made, says, dict(quality or {}), dict(spend or {}), options)
     orchestra.start("preprocessing", "router", "executor", "quality-gate", "output")
     try:
         yield orchestra

@@ -66,7 +66,7 @@ def test_every_pattern_runs_on_a_real_broker_and_its_cost_is_what_the_provider_b
             await asyncio.sleep(1)
             ledger = await system.attempts()
             invoice = {line["attempt_id"]: line["cost_microusd"] for line in await system.simulator.invoice()}
-            completions = [decode(COMPLETIONS, value) for value in await system._values(COMPLETIONS)]
+            completions = [decode(COMPLETIONS, record.value) for record in await system.records(COMPLETIONS)]
         assert all(one.result is not None for one in asked)
         for name in [*examples(), "nest"]:
             delivered = [one for one in of_stream(asked, name) if one.is_delivered]

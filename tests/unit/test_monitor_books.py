@@ -228,9 +228,54 @@ def test_a_verdict_judges_every_model_that_answered_at_the_domain_and_tier_of_th
             await asyncio.sleep(0.5)
             entries = await learned(broker)
         assert set(entries) == {"large/code", "large/*", "small/code", "small/*"}
-        assert (seen(entries, "large/code"), seen(entries, "small/code")) == ((0.25, 0.25), (0.25, 0))
+        assert seen(entries, "large/code") == (0.25, 0.225)      # the catalogue says 0.9 of it
+        assert seen(entries, "small/code") == (0.25, 0)
         assert [(cell.tier, cell.tenant) for cell in entries["large/code"].cells] == [(1, "acme")]
         assert entries["large/code"].tokens_out == 20
+
+    run(main)
+
+
+def test_passing_its_checks_makes_no_model_better_than_the_catalogue_says_and_failing_them_makes_it_worse():
+    lessons = Lessons(lambda model: 0.6)
+
+    def judged(count, **verdict):
+        for _ in range(count):
+            payload = {"status": Status.DELIVERED, "answer": {"model": "small"}} | verdict
+            offset = len(lessons._answered)
+            envelope = {"request_id": f"r{offset}", "tenant": "acme", "accepted_ms": 1, "payload": payload}
+            lessons.verdict(Place("verdicts/0", offset, offset * 1000), envelope)
+        return lessons.knowledge.quality("small", "chat", 0, "acme", 0.6)
+
+    assert judged(500) == pytest.approx(0.6)
+    assert judged(500, status=Status.FAILED, tried=[{"model": "small"}]) < 0.35
+    assert judged(3_000) == pytest.approx(0.6, abs=0.1), "it recovers with its answers"
+
+
+def test_a_shadows_lesson_is_about_its_own_model_and_teaches_no_words():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1", "large")
+            await asyncio.sleep(0.5)
+            await say(broker, "r1", 0.0, judge=Judge.GATE, model="small")
+            await asyncio.sleep(1)
+            entries = await learned(broker)
+        assert (seen(entries, "small/code"), seen(entries, "large/code")) == ((0.25, 0.0), (0.25, 0.225))
+        assert not {"small/#", "large/#"} & entries.keys()
+
+    run(main)
+
+
+def test_no_other_judge_says_which_model_it_was():
+    async def main():
+        broker = await a_broker()
+        async with kept(broker):
+            await answered(broker, "r1", "large")
+            await asyncio.sleep(0.5)
+            await say(broker, "r1", 1.0, judge=Judge.PERSON, model="small")
+            await asyncio.sleep(1)
+            assert "small/code" not in await learned(broker)
 
     run(main)
 
@@ -244,7 +289,7 @@ def test_feedback_is_joined_with_its_request_and_teaches_the_words_of_what_was_a
             await say(broker, "r1", 0.0)
             await asyncio.sleep(1)
             entries = await learned(broker)
-        assert seen(entries, "large/code") == (1.25, 0.25)      # what was judged before counts less, in the fourth digit
+        assert seen(entries, "large/code") == (1.25, 0.225)      # what was judged before counts less, in the fourth digit
         assert Words.from_text(entries["large/#"].words).logit(sketch("Sort a list.")) < 0
 
     run(main)
@@ -316,10 +361,10 @@ def test_a_new_keeper_remembers_the_requests_of_the_last_while_and_learns_nothin
             await asyncio.sleep(0.5)
         async with kept(broker):
             await asyncio.sleep(1)
-            assert seen(await learned(broker), "large/code") == (0.25, 0.25)
+            assert seen(await learned(broker), "large/code") == (0.25, 0.225)
             await say(broker, "r1", 1.0)
             await asyncio.sleep(1)
-            assert seen(await learned(broker), "large/code") == (1.25, 1.25)
+            assert seen(await learned(broker), "large/code") == (1.25, 1.225)
 
     run(main)
 

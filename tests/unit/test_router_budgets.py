@@ -45,6 +45,13 @@ def test_an_account_at_its_limit_ends_over_budget_with_the_field_to_raise(spent_
     assert plan.failure.message.startswith("tenants.acme.budget_usd_per_day: ")
 
 
+def test_an_account_near_its_limit_has_no_shadows() -> None:
+    plan = planned(BUDGET_MICROUSD * 95 // 100, request_id="r1-shadow")
+    assert plan.candidates == ()
+    assert plan.failure is not None
+    assert plan.failure.message.startswith("tenants.acme.budget_usd_per_day: ")
+
+
 def test_where_the_requests_own_limit_binds_that_is_the_field() -> None:
     plan = planned(0, budget_microusd=1)
     assert plan.failure is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.config import Policy
+from schemas.config import Policy, ShadowRule
 from schemas.fleet import FleetEntry
 from schemas.messages import Chat, Reason
 from services.router.beliefs import believed
@@ -176,7 +176,7 @@ def test_a_split_gives_each_arm_its_share_and_a_session_its_arm() -> None:
 
 
 def test_a_shadow_is_noted_beside_its_share_of_requests() -> None:
-    policy = Policy(shadow="large", shadow_share=0.3)
+    policy = Policy(shadow=ShadowRule(model="large", share=0.3))
     noted = sum(shadow_of(policy, Request(f"r{n}", "batch", "acme")) == "large" for n in range(2_000))
     assert noted == pytest.approx(600, rel=0.12)
 

@@ -192,6 +192,18 @@ def test_a_tenant_without_budget_or_unknown_is_unbounded():
         assert standing("acme", tenant, an_entry(10**9), NOON_MS).left_microusd is None
 
 
+def test_what_shadows_cost_is_told_apart_and_counts_with_the_rest():
+    accounts = some_accounts()
+    accounts.attempt(at(0), a_line(100))
+    accounts.attempt(at(1), a_line(30, "r-shadow/plan/0/1-x", kind="shadow"))
+    accounts.attempt(at(2), an_unknown(400, "s-shadow/plan/0/1-x") | {"kind": "shadow"})
+    day = entries_of(accounts)["acme"].day
+    assert (day.microusd, day.unknown_microusd, day.shadow_microusd) == (130, 400, 430)
+    accounts.attempt(at(3), a_line(20, "s-shadow/plan/0/1-x", kind="shadow"))
+    day = entries_of(accounts)["acme"].day
+    assert (day.microusd, day.unknown_microusd, day.shadow_microusd) == (150, 0, 50)
+
+
 def test_periods_end_when_the_next_begin():
     december = periods_at(1_798_761_599_999)      # 2026-12-31 23:59:59.999 UTC
     assert (december.hour, december.day, december.month) == ("2026-12-31T23", "2026-12-31", "2026-12")
