@@ -257,7 +257,7 @@ def _unfit(option: Option, task: Features, limits: Limits) -> tuple[Bar, str] | 
         cost_max_microusd = offer.cost_max_microusd(task.tokens_in, task.tokens_out_max)
         if cost_max_microusd > left_microusd:
             return Bar.BUDGET, f"may cost {cost_max_microusd} micro-USD, {left_microusd} are left"
-    latency_ms = _slow_ms(option, limits.lane)
+    latency_ms = option.latency_ms if limits.lane == "standard" else _slow_ms(option, limits.lane)
     if latency_ms > limits.time_left_ms and not option.untried:
         return Bar.TIME, f"its {_PERCENTILE.get(limits.lane, 'p95')} is {latency_ms} ms, {limits.time_left_ms} ms are left"
     return None
@@ -267,9 +267,8 @@ _PERCENTILE = {"interactive": "p99", "batch": "p50"}
 
 
 def _slow_ms(option: Option, lane: str) -> int:
-    """The latency that must fit into the time left: few interactive requests may miss it, half of a batch's."""
-    if lane == "standard":
-        return option.latency_ms
+    """The latency that must fit into the time left where it is not the p95: few interactive requests may miss it, half of a
+    batch's."""
     return (option.p99_ms if lane == "interactive" else option.p50_ms) or option.latency_ms
 
 

@@ -62,7 +62,7 @@ class Offer:
 
     def tokens_out_max(self, allowed: int) -> int:
         """Output tokens one call may yield: the executor never asks for more."""
-        return min(allowed, self.output_tokens_max)
+        return allowed if allowed < self.output_tokens_max else self.output_tokens_max
 
     def cost_microusd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
         """Expected cost of one call, rounded half up. `tokens_cached`: input a provider's cache is expected to hold."""

@@ -99,19 +99,19 @@ def prospects_of(task: Features, options: Sequence[Option], terms: Terms) -> lis
     """Of each model, in the order given. One loop with all it reads at hand: it is a third of a decision."""
     weights, believed, microusd_price = terms.weights, terms.believed, terms.microusd_price
     tokens_in, expected, allowed = task.tokens_in, min(task.tokens_out, task.tokens_out_max), task.tokens_out_max
-    late, failing, target_ms = weights.late, weights.failing, weights.target_ms
+    late, failing, target_ms, worth = weights.late, weights.failing, weights.target_ms, weights.quality
+    learned_out, cached_by, made = terms.tokens_out, terms.cached_by, tuple.__new__
     found = []
     for option in options:
         offer = option.offer
         model = offer.model
         quality = believed.get(model, offer.quality)
-        tokens_out = min(terms.tokens_out.get(model, expected), allowed) if terms.tokens_out else expected
-        cached = task.tokens_earlier if model == terms.cached_by else 0
-        cost = offer.cost_microusd(tokens_in, tokens_out, cached)
-        utility = weights.quality * quality - microusd_price * cost - failing * option.failing
+        tokens_out = min(learned_out.get(model, expected), allowed) if learned_out else expected
+        cost = offer.cost_microusd(tokens_in, tokens_out, task.tokens_earlier if model == cached_by else 0)
+        utility = worth * quality - microusd_price * cost - failing * option.failing
         if late:
             utility -= late * lateness(option.p50_ms, option.latency_ms, target_ms)
-        found.append(Prospect(option, quality, cost, utility))
+        found.append(made(Prospect, (option, quality, cost, utility)))
     return found
 
 
