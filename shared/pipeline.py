@@ -147,6 +147,11 @@ def step_at(tree: Node, path: str) -> Step:
     return node.step
 
 
+def stands_alone(tree: Node, path: str) -> bool:
+    """Whether a step's end is looked at once: nothing beside it waits for it, and no loop asks again."""
+    return not forks_above(tree, path) and not is_in_loop(tree, path)
+
+
 def is_in_loop(tree: Node, path: str) -> bool:
     node = tree
     for number in path.split(".")[1:]:

@@ -47,7 +47,7 @@ class QualityGate:
         self._clock = clock
         self._ended = SeenIds(broker, VERDICTS, lambda record: record.header(Header.SUBJECT), seen_max)
         self._doubts = Doubts(quality)
-        self._pipelines = Pipelines(catalogue, clock, broker, self._ended, seen_max)
+        self._pipelines = Pipelines(catalogue, clock, broker, self._ended, self._doubts, seen_max)
         self._reviews = Reviews(clock, broker, seen_max)
 
     def handle(self, subject: Envelope[Any] | ReviewDecision, context: Context) -> Outcome | Awaitable[Outcome]:

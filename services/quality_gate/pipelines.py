@@ -17,6 +17,7 @@ from schemas.topology import ESCALATIONS, REVIEWS
 from services.quality_gate.advance import Landed, Move, advance, total_of
 from services.quality_gate.checks import judge
 from services.quality_gate.decide import STAGE, Limits, decide
+from services.quality_gate.doubts import Doubts
 from services.quality_gate.endings import ended_with, is_scored
 from shared.broker import Broker, Record
 from shared.catalogue import Catalogue
@@ -42,8 +43,11 @@ Forks = list[tuple[str, str]]
 class Pipelines:
     """The gate's handler for records that have a slip."""
 
-    def __init__(self, catalogue: Callable[[], Catalogue], clock: Clock, broker: Broker, ended: SeenIds, seen_max: int) -> None:
+    def __init__(
+        self, catalogue: Callable[[], Catalogue], clock: Clock, broker: Broker, ended: SeenIds, doubts: Doubts, seen_max: int
+    ) -> None:
         self._catalogue = catalogue
+        self._doubts = doubts
         self._clock = clock
         self._ended = ended
         self._moved_on = SeenIds(broker, ESCALATIONS, lambda record: record.header(Header.ID), seen_max)
@@ -152,6 +156,7 @@ class Pipelines:
                 escalations if gate.escalations_max is None else gate.escalations_max,
                 record.timestamp_ms >= envelope.deadline_ms + (GRACE_MS if envelope.deadline_ms < slip.deadline_ms else 0),
                 record.timestamp_ms,
+                doubt=self._doubts.of(envelope, record.timestamp_ms),
             )
             self._judged[place] = decide(envelope.payload, limits)
             while len(self._judged) > _REMEMBERED:

@@ -20,7 +20,7 @@ from services.router.cascades import rule_of
 from services.router.certified import certified_for
 from services.router.decide import STAGE, Decision, Limits, budget_left, decide, shadow_left
 from services.router.offers import Offer, Option, offers_of, options_of
-from services.router.pipelines import Pipelines, Planned
+from services.router.pipelines import Part, Pipelines, Planned
 from services.router.terms import Request, scores_of, shadow_of, terms_of
 from shared.catalogue import EMPTY, Catalogue
 from shared.clock import Clock
@@ -72,11 +72,9 @@ class Router:
             return _steps(self._pipelines.begun(envelope, asked, pipeline, context))
         return Emit(_planned(envelope, self._first(envelope, asked, None)))
 
-    def planned(self, envelope: Envelope[Any], task: Task, policy: str | None, asked: Escalation | None) -> Plan:
+    def planned(self, envelope: Envelope[Any], task: Task, part: Part, asked: Escalation | None) -> Plan:
         """The plan of a pipeline's step, under the policy that it names."""
-        if asked is None:
-            return self._first(envelope, task, policy, is_step=True)
-        return self._escalated(envelope, asked, policy, is_step=True)
+        return self._first(envelope, task, part) if asked is None else self._escalated(envelope, asked, part)
 
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         number = _number_wanted(envelope)
@@ -85,14 +83,14 @@ class Router:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Nothing is remembered of a partition."""
 
-    def _first(self, envelope: Envelope[Any], task: Task, by: str | None, is_step: bool = False) -> Plan:
+    def _first(self, envelope: Envelope[Any], task: Task, part: Part | None) -> Plan:
         if task.failure is not None:
             return Plan(number=0, task=Task(), why=Why(policy="", rule=""), failure=task.failure)
-        decision, policy, why = self._decide(envelope, task, None, by, is_step)
+        decision, policy, why = self._decide(envelope, task, None, part)
         return Plan(number=0, task=task, why=why, failure=decision.failure, **_slip(decision, policy))
 
-    def _escalated(self, envelope: Envelope[Any], asked: Escalation, by: str | None, is_step: bool = False) -> Plan:
-        decision, policy, why = self._decide(envelope, asked.task, asked, by, is_step)
+    def _escalated(self, envelope: Envelope[Any], asked: Escalation, part: Part | None) -> Plan:
+        decision, policy, why = self._decide(envelope, asked.task, asked, part)
         return Plan(
             number=asked.plan_number,
             task=asked.task,
@@ -106,12 +104,13 @@ class Router:
         )
 
     def _decide(
-        self, envelope: Envelope[Any], task: Task, asked: Escalation | None, by: str | None, is_step: bool
+        self, envelope: Envelope[Any], task: Task, asked: Escalation | None, part: Part | None
     ) -> tuple[Decision, Policy, Why]:
-        """Under the policy `by` name, or the tenant's. A pipeline's step has no cascade: its tree says what follows."""
+        """Under the tenant's policy, or the one that a pipeline's step names."""
         tried = tuple(each.model for each in asked.tried) if asked else ()
         catalogue = self._catalogue()
         tenant = catalogue.tenants.get(envelope.tenant)
+        by = part.policy if part else None
         named = catalogue.policies.get(by) if by is not None else None
         policy = named or catalogue.policy_of(envelope.tenant)
         assert task.features is not None, "only a failed task has no features"
@@ -142,7 +141,7 @@ class Router:
             denied=(*policy.deny, *chat.deny),
             max_price=chat.max_price,
             lane=envelope.lane,
-            cascade=None if is_step else rule_of(policy, account, chat, terms.lead),
+            cascade=None if part and not part.may_cascade else rule_of(policy, account, chat, terms.lead),
             terms=replace(terms, explore=0.0, lead=asked.asks) if asked else terms,
         )
         if limits.time_left_ms <= 0:
@@ -163,7 +162,7 @@ class Router:
             propensity=round(decision.ranked.propensity, 6),
             explored=decision.ranked.explored,
             split=terms.lead,
-            shadow="" if is_step else shadow_of(policy, request),
+            shadow="" if part else shadow_of(policy, request),
             scores=scores_of(decision.ranked, beliefs),
         )
         return decision, policy, why

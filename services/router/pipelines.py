@@ -4,7 +4,7 @@ The tree that a request begins with travels on its slip to the end: a new config
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from schemas.envelope import Envelope
 from schemas.messages import Escalation, Failure, Plan, Reason, Task, Why
@@ -14,7 +14,7 @@ from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.handler import Context
 from shared.ids import plan_id
-from shared.pipeline import Want, frame_of, read, step_at, tree_of, tree_text
+from shared.pipeline import Want, frame_of, read, stands_alone, step_at, tree_of, tree_text
 from shared.pipeline_values import values_of
 from shared.slips import Slips, folded, is_whole
 
@@ -22,10 +22,26 @@ Planned = tuple[Envelope[Any], Plan, str]
 """The envelope that the plan goes out in, the plan, and its id."""
 
 
+class Part(NamedTuple):
+    """What a step is to a decision: the policy that it names, and whether it may begin a cascade.
+
+    It may not where its end is looked at again and again, at a join or for an ordering key: by then other weights are known, and
+    what was enough before would be doubted. In a loop the tree itself says who is asked next.
+    """
+
+    policy: str | None
+    may_cascade: bool
+
+
+def _part(envelope: Envelope[Any], slip: Slip, path: str) -> Part:
+    tree = tree_of(slip.tree)
+    return Part(step_at(tree, path).policy, not envelope.ordered and stands_alone(tree, path))
+
+
 class PlanMaker(Protocol):
     """How the router plans a task of its own, or a stronger try of one that has been answered."""
 
-    def planned(self, envelope: Envelope[Any], task: Task, policy: str | None, asked: Escalation | None) -> Plan: ...
+    def planned(self, envelope: Envelope[Any], task: Task, part: Part, asked: Escalation | None) -> Plan: ...
 
 
 class Pipelines:
@@ -58,8 +74,8 @@ class Pipelines:
         assert slip is not None, "a plain escalation has no pipeline"
         if asked.cancels or asked.wants:
             return self._wanted(envelope, slip, context) if is_whole(slip) else self._wanted_whole(envelope, slip, context)
-        policy = step_at(tree_of(slip.tree), slip.step).policy
-        plan = self._maker.planned(envelope, asked.task, policy, asked).model_copy(update={"slip": slip})
+        part = _part(envelope, slip, slip.step)
+        plan = self._maker.planned(envelope, asked.task, part, asked).model_copy(update={"slip": slip})
         return [(envelope, plan, plan_id(envelope.request_id, plan.number, slip.step))]
 
     async def _wanted_whole(self, envelope: Envelope[Escalation], slip: Slip, context: Context) -> list[Planned]:
@@ -91,7 +107,7 @@ class Pipelines:
         if task.failure is not None:
             plan = Plan(number=0, task=Task(), why=Why(policy="", rule=""), failure=task.failure)
         else:
-            plan = self._maker.planned(strand, task, want.step.policy, None)
+            plan = self._maker.planned(strand, task, _part(envelope, slip, want.path), None)
         plan = plan.model_copy(update={
             "slip": folded(slip_of(slip, want), context.record),
             "attempts_before": sum(each.attempts for each in frame.carried),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from schemas.messages import Completion, Plan, Result, Status
 from schemas.quality import QualityEntry
 from schemas.topology import COMPLETIONS, ESCALATIONS, PLANS
@@ -26,14 +28,19 @@ def learned() -> dict[str, QualityEntry]:
 
 
 def asked(
-    small_says: str | None, policy: dict[str, Any], large_says: str | None = BEST, **fields: Any
+    small_says: str | None,
+    policy: dict[str, Any],
+    large_says: str | None = BEST,
+    pipeline: dict[str, Any] | None = None,
+    **fields: Any,
 ) -> tuple[Result, Orchestra]:
     async def says(call: Call) -> str | None:
         return small_says if call.model == "small" else large_says
 
     async def main() -> tuple[Result, Orchestra]:
-        async with playing(catalogue({}, **policy), says, learned()) as orchestra:
-            await orchestra.ask(None, "What is the capital of France?", **fields)
+        made = catalogue({"p": pipeline} if pipeline else {}, **policy)
+        async with playing(made, says, learned()) as orchestra:
+            await orchestra.ask("p" if pipeline else None, "What is the capital of France?", **fields)
             return await orchestra.result(), orchestra
 
     return in_virtual_time(main)
@@ -119,4 +126,33 @@ def test_the_doubted_answer_is_delivered_where_the_stronger_one_fails_its_checks
 def test_what_a_request_may_cost_binds_the_cascade_too() -> None:
     result, orchestra = asked(BAD, BY_GAIN, budget_microusd=1_000, body={"max_tokens": 100})
     assert called(orchestra) == ["small"]
+    assert result.status is Status.DELIVERED
+
+
+STEP: dict[str, Any] = {"step": {}}
+TWO_STEPS = {"sequence": [STEP | {"name": "found"}, {"step": {"prompt": "Is it {{ found }}?", "model": "large"}}]}
+
+
+@pytest.mark.parametrize(("small_says", "models"), [(BAD, ["small", "large"]), (GOOD, ["small"])])
+def test_a_step_of_a_pipeline_begins_a_cascade_as_a_plain_request_does(small_says: str, models: list[str]) -> None:
+    result, orchestra = asked(small_says, BY_GAIN, pipeline=TWO_STEPS)
+    assert called(orchestra) == [*models, "large"]
+    assert orchestra.calls[-1].prompt == f"Is it {small_says if len(models) == 1 else BEST}?"
+    assert result.status is Status.DELIVERED
+    assert result.attempts == len(models) + 1
+    assert result.cost_microusd == sum(line.cost_microusd for line in orchestra.ledger())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "fields"),
+    [
+        ({"parallel": {"branches": [STEP, STEP], "merge": "first"}}, {}),
+        ({"loop": {"body": STEP, "at_most": 2}}, {}),
+        (STEP, {"ordered": True, "key": "one after the other"}),
+    ],
+)
+def test_where_a_steps_end_is_looked_at_again_it_begins_no_cascade(pipeline: dict[str, Any], fields: dict[str, Any]) -> None:
+    result, orchestra = asked(BAD, BY_GAIN, pipeline=pipeline, **fields)
+    assert set(called(orchestra)) == {"small"}
+    assert first_plan(orchestra).cascade is None
     assert result.status is Status.DELIVERED
