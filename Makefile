@@ -50,8 +50,8 @@ bench: $(READY) ## throughput, latency and CPU per request, on this machine
 bench-routing: $(READY) ## the router over recorded outcomes of models: make bench-routing DATA=folder
 	@$(BIN)/python -m tests.bench.routing --data '$(DATA)' $(ARGS)
 
-bench-pipelines: $(READY) ## what a further step of a pipeline adds, beside a bare relay of its hops
-	@$(BIN)/python -m tests.bench.pipelines
+bench-pipelines: $(READY) ## what a further step of a pipeline adds beside a bare relay of its hops, and the lag of a gate at 500 completions/s
+	@$(BIN)/python -m tests.bench.pipelines $(ARGS)
 
 bench-peers: $(READY) ## the same figures of a LiteLLM proxy, side by side
 	@$(BIN)/python -m tests.bench.peers $(ARGS)

@@ -162,6 +162,8 @@ def is_in_loop(tree: Node, path: str) -> bool:
 
 
 def _part(node: Node, number: int) -> Node:
+    if node.sequence is not None:
+        return node.sequence[number]
     parts = [part for _, part in node.parts()]
     return parts[0] if node.loop is not None or node.map is not None else parts[number]
 
@@ -209,16 +211,21 @@ class _Reader:
 
     def _sequence(self, parts: Sequence[Node], path: str, frame: Frame) -> _Found:
         ended: list[Yield] = []
+        named: dict[str, Output] = {}
         for number, part in enumerate(parts):
-            yielded, wants = self.node(part, f"{path}.{number}", frame)
-            if yielded is None:
-                return None, wants
+            known = self._arrived.get(f"{path}.{number}")
+            if known is not None:      # most are, in a long sequence: a frame is made for those that are not
+                yielded = known.yielded
+            else:
+                found, wants = self.node(part, f"{path}.{number}", frame.after(*ended).seeing(**named))
+                if found is None:
+                    return None, wants
+                yielded = found
             ended.append(yielded)
             if yielded.failure is not None:
                 break
-            frame = frame.after(yielded)
             if part.name is not None:
-                frame = frame.seeing(**{part.name: Output(yielded.text)})
+                named[part.name] = Output(yielded.text)
         return _whole(path, ended[-1], ended), ()
 
     def _branch(self, branch: Branch, path: str, frame: Frame) -> _Found:

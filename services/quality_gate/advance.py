@@ -5,7 +5,7 @@ last one that counts has come; that one's outcome carries what all of them yield
 here: what is open is in the log, and after a crash it is read again, in the same order, with the same decisions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ def total_of(records: Iterable[Landed]) -> Yield:
 
 def _total(arrived: Mapping[str, Arrived]) -> Yield:
     """The sum over everything that arrived; what is part of a larger part counts with it."""
-    tops = [each.yielded for path, each in arrived.items() if not any(path != up and is_below(path, up) for up in arrived)]
+    tops = [each.yielded for path, each in arrived.items() if not _has_above(path, arrived)]
     return Yield(
         path="",
         attempts=sum(each.attempts for each in tops),
@@ -115,3 +115,12 @@ def _total(arrived: Mapping[str, Arrived]) -> Yield:
         tokens_in=sum(each.tokens_in for each in tops),
         tokens_out=sum(each.tokens_out for each in tops),
     )
+
+
+def _has_above(path: str, known: Collection[str]) -> bool:
+    """Whether one of the nodes around a path is among these."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        if path in known:
+            return True
+    return False

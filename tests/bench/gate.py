@@ -45,14 +45,12 @@ PROSE = (
     "own one are another good source, and most of them like to show it."
 )
 _SYSTEM = "You are the guide of an energy office. Never name brands, and always close with the opening hours of the office. " * 5
-_ASKED = f"Context:\n{PROSE}\n\nQuestion: How does a heat pump work, what does it cost to run, and is it loud?"
+_QUESTION = "Question: How does a heat pump work, what does it cost to run, and is it loud?"
 
 
 def measure() -> dict[str, float]:
     """Microseconds per answer of 2 KB, the least of many rounds: what the work takes when nothing disturbs it."""
-    chat = Chat(messages=({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _ASKED}))
-    task = Task(chat=chat, features=Features(tokens_in=600, tokens_out=500, tokens_out_max=1_000))
-    answer = Answer(text=PROSE)
+    task, answer = material()
     failed = [check for check in judge(answer, task, ALL_CHECKS).checks if not check.passed]
     assert not failed, failed
     return {
@@ -60,6 +58,14 @@ def measure() -> dict[str, float]:
         "checks_all_us": _least_us(lambda: judge(answer, task, ALL_CHECKS)),
         "scores_us": _least_us(lambda: _scores_anew(answer, task)),
     }
+
+
+def material(note: str = "") -> tuple[Task, Answer]:
+    """A question with 2 KB of context and an answer of 2 KB; with a note in both, they are no others'."""
+    prose = f"{PROSE} {note}" if note else PROSE
+    asked = f"Context:\n{prose}\n\n{_QUESTION}"
+    chat = Chat(messages=({"role": "system", "content": _SYSTEM}, {"role": "user", "content": asked}))
+    return Task(chat=chat, features=Features(tokens_in=600, tokens_out=500, tokens_out_max=1_000)), Answer(text=prose)
 
 
 def _scores_anew(answer: Answer, task: Task) -> None:

@@ -1,5 +1,7 @@
 """`make bench-pipelines`: what each further step of a pipeline adds, beside a bare relay of the hops that it takes.
 
+Then the lag of a gate under load (`gate_lag.py`).
+
 A step goes through `escalations`, `plans` and `completions`: three hops. Between them its call is written to the ledger, and made
 once that is acknowledged: a round trip to the broker, which a bare producer measures. The call's own time is taken off.
 """
@@ -19,7 +21,7 @@ from schemas.pipeline import Node
 from schemas.topology import REQUEST_PARTITIONS_DEFAULT, TopicSpec
 from services.cli.config_file import load, offered
 from shared.broker import Broker, Output
-from tests.bench import relay
+from tests.bench import gate_lag, relay
 from tests.bench.load import HttpLoad, Taken, open_loop
 from tests.bench.report import OUT, Target, rounded_all, targets_table, write_section
 from tests.bench.system import chat_body
@@ -96,15 +98,26 @@ def target_of(figures: Mapping[str, Any]) -> Target:
     return Target(name, figures["extra_step_ms"], SHARE_MAX * figures["relay_of_its_hops_ms"], "ms")
 
 
-def main() -> None:
-    """Measure, tell, and write section `pipelines` of build/bench.json."""
-    figures = rounded_all(evidence(measure()))
-    target = target_of(figures)
+@click.command()
+@click.option("--only", type=click.Choice(["steps", "gate"]), help="One part: what a step adds, or the gate's lag.")
+def main(only: str | None) -> None:
+    """Measure, tell, and write sections `pipelines` and `gate_lag` of build/bench.json."""
+    targets: list[Target] = []
+    if only != "gate":
+        figures = rounded_all(evidence(measure()))
+        targets += _told("pipelines", figures, [target_of(figures)])
+    if only != "steps":
+        figures = rounded_all(gate_lag.measure(click.echo))
+        targets += _told("gate_lag", figures, gate_lag.targets_of(figures))
+    click.echo(targets_table(targets))
+    sys.exit(0 if all(target.is_met for target in targets) else 1)
+
+
+def _told(section: str, figures: Mapping[str, Any], targets: list[Target]) -> list[Target]:
     for name, figure in figures.items():
         click.echo(f"{name:24} {figure}")
-    click.echo(targets_table([target]))
-    write_section(OUT, "pipelines", figures | {"targets": [target.as_json()]})
-    sys.exit(0 if target.is_met else 1)
+    write_section(OUT, section, {**figures, "targets": [target.as_json() for target in targets]})
+    return targets
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from schemas.topology import STAGES
 from tests.bench import __main__ as bench
 from tests.bench import peers, stages
 from tests.bench.cpu import Meter, cpu_s, family, rss_mb
+from tests.bench.gate_lag import trend
 from tests.bench.report import (
     Target,
     latencies,
@@ -63,6 +64,13 @@ def test_a_percentile_is_one_of_the_samples() -> None:
 
 def test_of_one_sample_every_percentile_is_that_sample() -> None:
     assert {percentile([7.0], share) for share in (0.0, 0.5, 0.99)} == {7.0}
+
+
+def test_a_lag_that_rises_is_told_from_one_that_wavers() -> None:
+    slope, error = trend([place * 3 + place % 2 for place in range(100)])
+    assert slope - 2 * error > 2.9
+    slope, error = trend([8 + place % 5 for place in range(100)])
+    assert slope - 2 * error < 0
 
 
 def test_without_samples_there_is_no_percentile() -> None:
