@@ -187,7 +187,7 @@ def judge_early(
     yield Finding("early calls, that long after the 429 left", counts, f"> {heard_ms} ms: 0", not late)
     own = [one.after_own_ms for one in early if one.after_own_ms is not None]
     shown = f"{len(own)} (the last after {max(own, default=0)} ms)"
-    yield Finding("of these, of executors told themselves: they left before the word came", shown, "reported", True)
+    yield Finding("of these, by executors told themselves: sent before that", shown, "reported", True)
     yield Finding("early calls by the provider's own count", str(len(gated)), f"≤ {len(early)}, as above",
                   len(gated) <= len(early))
 
