@@ -23,7 +23,6 @@ FATAL = frozenset({Reason.OVER_BUDGET})
 FUTILE = FATAL | {Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
 """Failures that another turn of a loop would only meet again."""
 
-
 DECIDED = 0
 """In place of the time of a limit, for the reader of branches: they have been waited for, whatever a clock says."""
 
@@ -213,14 +212,13 @@ class _Reader:
         ended: list[Yield] = []
         named: dict[str, Output] = {}
         for number, part in enumerate(parts):
-            known = self._arrived.get(f"{path}.{number}")
-            if known is not None:      # most are, in a long sequence: a frame is made for those that are not
-                yielded = known.yielded
-            else:
-                found, wants = self.node(part, f"{path}.{number}", frame.after(*ended).seeing(**named))
-                if found is None:
-                    return None, wants
-                yielded = found
+            known = self._arrived.get(f"{path}.{number}")   # most are, in a long sequence: no frame is made for them
+            found: _Found = (known.yielded, ()) if known is not None else self.node(
+                part, f"{path}.{number}", frame.after(*ended).seeing(**named)
+            )
+            yielded, wants = found
+            if yielded is None:
+                return None, wants
             ended.append(yielded)
             if yielded.failure is not None:
                 break
