@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.envelope import Header
 from schemas.topology import ATTEMPTS, INTAKE, RESULTS, STAGES, TOPICS, Key, Topic
-from shared.broker import Broker, Reader, Record
+from shared.broker import Broker, Partition, Reader, Record
 from shared.codec import decode
 from shared.errors import BrokerUnavailableError
 from shared.ids import request_id_of_record
@@ -132,11 +132,11 @@ async def trails(broker: Broker, ids: Collection[str]) -> list[dict[str, object]
 
 async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:
     """Records that each stage's group has not finished, by group. The monitor keeps its own positions."""
-    ends: dict[tuple[str, int], int] = {}
+    ends: dict[Partition, int] = {}
     stages = [stage for stage in STAGES if stage.name != "monitor"]
     for topic in {topic.name: topic for stage in stages for topic in stage.reads}.values():
         reader = await broker.reader(topic.name, at_end=True)
-        ends |= {tuple(partition): end for partition, end in (await reader.ends()).items()}   # type: ignore[misc]
+        ends.update(await reader.ends())
         await reader.close()
     behind: dict[str, int] = defaultdict(int)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
@@ -144,9 +144,9 @@ async def lag(broker: Broker, bootstrap: str) -> dict[str, int]:
     try:
         for stage in stages:
             found = await admin.list_consumer_group_offsets(stage.group)
-            done = {(partition.topic, partition.partition): max(commit.offset, 0) for partition, commit in found.items()}
+            done = {Partition(place.topic, place.partition): max(commit.offset, 0) for place, commit in found.items()}
             names = {topic.name for topic in stage.reads}
-            behind[stage.group] = sum(end - done.get(place, 0) for place, end in ends.items() if place[0] in names)
+            behind[stage.group] = sum(end - done.get(place, 0) for place, end in ends.items() if place.topic in names)
     finally:
         await admin.close()
     return dict(behind)
