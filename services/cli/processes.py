@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cache
+from itertools import cycle, groupby, islice
 from pathlib import Path
 from typing import Self
 
@@ -36,25 +37,31 @@ RESTARTS_AT_START_MAX = 3
 LOG_LINES_SHOWN = 8
 LOG_LINE_CHARS_MAX = 400
 SERVICE_PORTS = range(20_000, 32_000)
-SERVICE_PORTS_SHARES = 12       # two Batons that start at the same time look for ports in different shares, mostly
+SERVICE_PORTS_SHARES = 6        # two Batons that start at the same time look for ports in different shares, mostly
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
 
 Say = Callable[[str], None]
 
 
 def service_ports(count: int) -> list[int]:
-    """Ports free at this moment, and below those that the kernel gives to outgoing connections: seconds pass until a
-    service listens, and a port of that range may have gone to somebody's connection by then.
+    """Ports free at this moment, none of which was given to a service lately: seconds pass until that listens. They are below
+    those that the kernel gives to outgoing connections, of which one may have gone to somebody's by then.
     """
     found: list[int] = []
-    mine = SERVICE_PORTS[os.getpid() % SERVICE_PORTS_SHARES :: SERVICE_PORTS_SHARES]
-    for port in random.sample(mine, len(mine)):
+    for port in islice(_own_ports(), len(SERVICE_PORTS) // SERVICE_PORTS_SHARES):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             found.append(port)
         if len(found) == count:
             return found
-    raise ProcessError(f"no {count} free ports between {mine.start} and {mine.stop} on {HOST}")
+    raise ProcessError(f"no {count} free ports between {SERVICE_PORTS.start} and {SERVICE_PORTS.stop} on {HOST}")
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """This process's share in an order of its own, over and over: a port is given again after all others."""
+    mine = SERVICE_PORTS[os.getpid() % SERVICE_PORTS_SHARES :: SERVICE_PORTS_SHARES]
+    return cycle(random.sample(mine, len(mine)))
 
 
 class ProcessError(click.ClickException):

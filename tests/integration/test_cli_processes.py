@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.broker_state import command_line
-from services.cli.processes import ProcessError, Processes
+from services.cli.processes import ProcessError, Processes, service_ports
 
 CHILD = "tests.support.child"
 PARENT = """
@@ -209,6 +209,11 @@ def test_no_child_outlives_a_stop_that_was_cut_short(tmp_path: Path) -> None:
     with parent_of_two(tmp_path, mark, IMPATIENT, CHILD_STUBBORN="1") as parent:
         pids_told(parent)
     wait_until(lambda: not bearing(mark), "children and guard are gone")
+
+
+def test_no_port_is_given_twice_though_nobody_listens_on_it_yet() -> None:
+    given = [port for _ in range(200) for port in service_ports(2)]
+    assert len(set(given)) == len(given)
 
 
 def test_what_was_stopped_starts_nothing_any_more(tmp_path: Path) -> None:
