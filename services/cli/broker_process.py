@@ -4,6 +4,7 @@ An embedded broker must never outlive the process that started it, not even if t
 """
 
 import base64
+import os
 import re
 import shutil
 import signal
@@ -94,8 +95,10 @@ class KafkaProcess:
         self._kill(self._jvms.pop(node))
 
     def pause(self, node: int = 1) -> None:
-        """SIGSTOP: to its peers and clients the node hangs."""
-        self._jvms[node].send_signal(signal.SIGSTOP)
+        """SIGSTOP: to its peers and clients the node hangs, from this call's return on."""
+        jvm = self._jvms[node]
+        jvm.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, jvm.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)   # signals take a while where the CPU is busy
 
     def resume(self, node: int = 1) -> None:
         self._jvms[node].send_signal(signal.SIGCONT)
