@@ -26,6 +26,7 @@ from shared.errors import BatonError, BrokerUnavailableError, SettingsError
 from shared.handler import Handler
 from shared.health import serve_health
 from shared.kafka import KafkaBroker, KafkaOptions
+from shared.scheduling import gather_turns
 from shared.session import RunnerOptions
 from shared.stage import Runner
 from shared.table import Table
@@ -116,6 +117,7 @@ def run_service(stage_name: str, make_handler: Callable[[World], Handler]) -> No
         sys.stderr.write(f"{stage_name}: {error}\n")
         sys.exit(EXIT_SETTINGS)
     log.set_up(stage_name, instance, settings.log_level)
+    gather_turns()
     try:
         uvloop.run(_serve(stage_named(stage_name), make_handler, settings, instance))
     except BatonError as error:

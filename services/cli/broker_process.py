@@ -24,6 +24,7 @@ import click
 from services.cli.broker_config import LOG4J2_PROPERTIES, Node, free_ports, render, require_free, server_properties
 from services.cli.guard import Guard
 from services.cli.jvm import BrokerError, Say, cache_dir, classpath, java
+from shared.scheduling import gather_turns
 
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
@@ -162,8 +163,13 @@ class KafkaProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt in the terminal is ours to handle
-                preexec_fn=self._guard.watch_me if self._guard else None,
+                preexec_fn=self._in_child,
             )
+
+    def _in_child(self) -> None:
+        gather_turns()
+        if self._guard:
+            self._guard.watch_me()
 
     def _await_ready(self, nodes: Sequence[Node], brokers: int) -> None:
         """Until each of `nodes` answers clients and knows a controller and that many brokers."""

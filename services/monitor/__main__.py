@@ -14,6 +14,7 @@ from services.monitor.monitor import STAGE
 from shared import log
 from shared.config import Settings
 from shared.errors import BatonError, SettingsError
+from shared.scheduling import gather_turns
 from shared.service import EXIT_ENDED_ITSELF, EXIT_SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def main() -> None:
         sys.stderr.write(f"{STAGE.name}: {error}\n")
         sys.exit(EXIT_SETTINGS)
     log.set_up(STAGE.name, instance, settings.log_level)
+    gather_turns()
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING if settings.log_level != "DEBUG" else logging.INFO)
     try:
