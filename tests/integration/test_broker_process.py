@@ -118,9 +118,11 @@ def test_a_killed_parent_leaves_no_broker_and_python_is_all_it_needs(tmp_path: P
     }
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
-        pid_text, data = parent.stdout.readline().split()
-        assert "kafka.Kafka" in command_line(int(pid_text))
-        parent.kill()
+        try:
+            pid_text, data = parent.stdout.readline().split()
+            assert "kafka.Kafka" in command_line(int(pid_text))
+        finally:
+            parent.kill()
     wait_until(lambda: not command_line(int(pid_text)), "the end of the broker")
     assert Path(data).is_relative_to(tmp_path)
     assert list(home.iterdir()) == []

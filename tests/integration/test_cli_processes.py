@@ -148,8 +148,11 @@ def parent_of_two(tmp_path: Path, mark: str, program: str = PARENT, **env: str) 
         [sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"MARK": mark} | env,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as parent:
-        yield parent
-        parent.wait()
+        try:
+            yield parent
+        except BaseException:   # a claim that fails must not wait for ever
+            parent.kill()
+            raise
 
 
 def pids_told(parent: "subprocess.Popen[str]") -> list[int]:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,25 @@ def environment(run_dir: Path) -> dict[str, str]:
 def baton(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "services.cli", *arguments]
     return subprocess.run(command, env=environment(run_dir), capture_output=True, text=True, timeout=240, check=False)
+
+
+@contextmanager
+def running_up(run_dir: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`baton up`, which is killed when a test leaves it running: a claim that fails must not wait for ever."""
+    (port,) = service_ports(1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)], env=environment(run_dir), text=True,
+        stdout=subprocess.PIPE, preexec_fn=_heeds_interrupts,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _heeds_interrupts() -> None:
+    """A shell has whatever it starts in the background ignore them, and so would our children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def descendants(pid: int) -> list[int]:
@@ -50,9 +71,7 @@ def test_every_example_ends_as_it_says_and_nothing_is_left_running(tmp_path: Pat
 
 
 def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path) -> None:
-    (port,) = service_ports(1)
-    command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
-    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
+    with running_up(tmp_path) as running:
         assert running.stdout
         assert any("Baton runs until Ctrl-C" in line for line in running.stdout)
         sent = baton(tmp_path, "send", "What is 12 * 12?")
@@ -71,9 +90,7 @@ def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path
 
 
 def test_a_kill_of_the_command_leaves_no_process(tmp_path: Path) -> None:
-    (port,) = service_ports(1)
-    command = [sys.executable, "-m", "services.cli", "up", "--http-port", str(port)]
-    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as running:
+    with running_up(tmp_path) as running:
         assert running.stdout
         assert any("starting the stages" in line for line in running.stdout)
         below = descendants(running.pid)
