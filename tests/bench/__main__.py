@@ -9,6 +9,7 @@ from typing import Any
 import click
 import uvloop
 
+from shared.scheduling import gather_turns
 from tests.bench import calls, gate, latency, pipelines, relay, saturation, stages
 from tests.bench.cpu import busy_warning, require_proc, surroundings
 from tests.bench.report import OUT, Row, Target, rounded_all, table, targets_table, write_section
@@ -61,6 +62,7 @@ QUICK = Length(rounds=1, seconds=3, sustained_s=6, overload_s=2, stage_rounds=3,
 def main(quick: bool, strict: bool, out: Path) -> None:
     """Latency, throughput, CPU per request and memory of Baton on this machine, beside a bare relay chain."""
     require_proc()
+    gather_turns()   # the load interrupts what it measures no more than a client elsewhere would
     say = teller()
     if warning := busy_warning():
         say(warning)
