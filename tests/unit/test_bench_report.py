@@ -158,9 +158,11 @@ def test_peers_are_compared_at_the_same_load() -> None:
     cost = {"cpu_ms_per_request": 10.0, "broker_cpu_ms_per_request": 0.0}
     theirs = {"loads": dict.fromkeys(names, load | cost), "rss_mb": 350.0, "rss_mb_largest": 350.0, "ready_s": 12.0}
     ours = theirs | {"loads": dict.fromkeys(names, load | cost | {"rps": 1000.0, "cpu_ms_per_request": 1.0})}
-    gateways = {"direct": theirs, "litellm": theirs, "baton": ours}
-    assert [target.is_met for target in peers.targets_of(gateways)] == [True, True, True]
-    assert [target.is_met for target in peers.targets_of(gateways | {"baton": theirs})] == [False, False, True]
+    swift = {"topics": cost | {"rps": 1000.0, "cpu_ms_per_request": 0.8}}
+    slow = {"topics": cost | {"rps": 999.0, "cpu_ms_per_request": 0.9}}
+    gateways = {"direct": theirs, "litellm": theirs, "baton": ours | swift}
+    assert [target.is_met for target in peers.targets_of(gateways)] == [True] * 5
+    assert [target.is_met for target in peers.targets_of(gateways | {"baton": theirs | slow})] == [False] * 4 + [True]
     assert len(peers.tables(gateways)) == 2
 
 
