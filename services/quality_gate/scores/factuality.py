@@ -58,12 +58,15 @@ class _Context:
         shared = _shared(stems | claim.numbers, self._windows_of)
         if not shared:
             return 0.0
-        window = self._windows[max(shared, key=lambda place: shared[place])]
+        most = max(shared.values())
+        value = max(self._support_in(self._windows[place], claim, stems) for place, count in shared.items() if count == most)
+        return value * (DENIED if any(map(self._denies, claim.clauses)) else 1.0)
+
+    def _support_in(self, window: Sentence, claim: Sentence, stems: frozenset[str]) -> float:
         near, anywhere = _share(stems, window.stems), _share(stems, self._all.stems)
         value = 0.5 * near + 0.5 * anywhere
         value *= _factor(claim.numbers, window.numbers, self._all.numbers, NUMBER_ABSENT, NUMBER_ELSEWHERE)
-        value *= _factor(claim.names, window.stems, self._all.stems, self._name_absent, NAME_ELSEWHERE)
-        return value * (DENIED if any(map(self._denies, claim.clauses)) else 1.0)
+        return value * _factor(claim.names, window.stems, self._all.stems, self._name_absent, NAME_ELSEWHERE)
 
     def _denies(self, clause: Clause) -> bool:
         """Whether a clause denies what the closest one of the context says, or the other way round.
