@@ -7,9 +7,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
 DATA   ?=
+MODEL  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check schemas chaos failover fleet scenarios gate bench bench-routing bench-pipelines bench-peers setup lock lock-check clean
+.PHONY: help run test check schemas chaos failover fleet scenarios gate judge bench bench-routing bench-pipelines bench-peers setup lock lock-check clean
 
 help:         ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +44,9 @@ scenarios: $(READY) ## sixteen provider faults in three wire formats: whole answ
 
 gate: $(READY) ## how often the quality gate's checks and scores are right about labelled answers, and where they are wrong
 	@DATA=$(DATA) $(BIN)/python -m tests.gate $(ARGS)
+
+judge: $(READY) ## what a model's grades are worth as a judge of answers, in a running Baton: make judge MODEL=name
+	@$(BIN)/python -m tests.gate.judges '$(MODEL)' $(ARGS)
 
 bench: $(READY) ## throughput, latency and CPU per request, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)

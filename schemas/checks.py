@@ -81,6 +81,21 @@ class JudgeRule(Strict):
         ("relevance", "completeness"), description="what is graded; factuality needs a context in the prompt"
     )
     max_cost_usd: Decimal = Field(Decimal("0.05"), gt=0, description="the most that one judgement may cost")
+    calibration: dict[Name, Annotated[tuple[tuple[Share, Share], ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="by judge: its mean grade in [0, 1], and the share of such answers that people called good; both rising. "
+        "`make judge MODEL=name` measures it; a judge without one is believed as it says",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> "JudgeRule":
+        for model, pairs in self.calibration.items():
+            if model not in self.models:
+                raise ValueError(f"calibration: {model} is not among models, so it never judges; remove it or add it there")
+            grades, shares = zip(*pairs, strict=True)
+            if list(grades) != sorted(set(grades)) or list(shares) != sorted(shares):
+                raise ValueError(f"calibration: {model}: grades must rise, and shares must not fall with them")
+        return self
 
 
 Count = Annotated[int | None, Field(ge=0)]

@@ -167,9 +167,9 @@ class KafkaProcess:
             )
 
     def _in_child(self) -> None:
-        gather_turns()
         if self._guard:
             self._guard.watch_me()
+        gather_turns()
 
     def _await_ready(self, nodes: Sequence[Node], brokers: int) -> None:
         """Until each of `nodes` answers clients and knows a controller and that many brokers."""

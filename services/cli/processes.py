@@ -25,6 +25,7 @@ import click
 from schemas.topology import STAGES
 from services.cli.broker_config import HOST
 from services.cli.guard import Guard
+from shared.scheduling import gather_turns
 from shared.service import EXIT_SETTINGS
 
 POLL_S = 0.05
@@ -230,8 +231,13 @@ class Processes:
             return subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt in the terminal is ours to handle: stages stop in order
-                preexec_fn=self._guard.watch_me,
+                preexec_fn=self._in_child,
             )
+
+    def _in_child(self) -> None:
+        """What stands in for a provider takes no more turns from a stage than one elsewhere would."""
+        self._guard.watch_me()
+        gather_turns()
 
     def _supervise(self) -> None:
         while not self._ending.wait(POLL_S):

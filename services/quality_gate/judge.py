@@ -96,12 +96,11 @@ def judge_for(judges: Iterable[str], wrote: frozenset[str]) -> str | None:
 class Calibration:
     """From a judge's grade to the share of such answers that people called good: rising steps, straight lines between them.
 
-    Fitted by pooling adjacent violators (Ayer et al. 1955). `error` is what remains: the mean squared difference.
+    Fitted by pooling adjacent violators (Ayer et al. 1955).
     """
 
     grades: tuple[float, ...]
     shares: tuple[float, ...]
-    error: float
 
     @classmethod
     def fit(cls, judged: Iterable[tuple[float, bool]]) -> "Calibration":
@@ -116,9 +115,11 @@ class Calibration:
             while len(pools) > 1 and pools[-2][1] * pools[-1][2] >= pools[-1][1] * pools[-2][2]:
                 last = pools.pop()
                 pools[-1] = [before + after for before, after in zip(pools[-1], last, strict=True)]
-        fitted = cls(tuple(pool[0] / pool[2] for pool in pools), tuple(pool[1] / pool[2] for pool in pools), 0.0)
-        error = sum((fitted.of(grade) - label) ** 2 for grade, label in pairs) / len(pairs)
-        return cls(fitted.grades, fitted.shares, error)
+        return cls(tuple(pool[0] / pool[2] for pool in pools), tuple(pool[1] / pool[2] for pool in pools))
+
+    @property
+    def pairs(self) -> tuple[tuple[float, float], ...]:
+        return tuple(zip(self.grades, self.shares, strict=True))
 
     def of(self, grade: float) -> float:
         """The share of good answers among those with this grade."""

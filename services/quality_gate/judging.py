@@ -10,7 +10,7 @@ from schemas.checks import JudgeRule, Sampling
 from schemas.envelope import Envelope
 from schemas.messages import Completion, Lane, Request, Status, Verdict
 from schemas.quality import Feedback, Judge
-from services.quality_gate.judge import Material, grades_of, grading, judge_for
+from services.quality_gate.judge import Calibration, Material, grades_of, grading, judge_for
 from services.quality_gate.sampling import is_sampled
 from services.quality_gate.scores.given import given
 from shared.ids import judging_id
@@ -47,8 +47,8 @@ def asked(
     )  # fmt: skip
 
 
-def judged(envelope: Envelope[Completion], request_id: str, now_ms: int) -> Feedback | None:
-    """What a judge said of the answer to `request_id`: the mean of its grades. None where it did not say."""
+def judged(envelope: Envelope[Completion], request_id: str, rule: JudgeRule | None, now_ms: int) -> Feedback | None:
+    """What a judge said of the answer to `request_id`: the mean of its grades, calibrated. None where it did not say."""
     answer, rubric = envelope.payload.answer, envelope.metadata.get(_RUBRIC, ())
     grades = grades_of(answer.text, rubric) if answer is not None and rubric else None
     if grades is None or answer is None:
@@ -56,9 +56,15 @@ def judged(envelope: Envelope[Completion], request_id: str, now_ms: int) -> Feed
     return Feedback(
         request_id=request_id,
         tenant=envelope.tenant,
-        score=sum(grades.values()) / len(grades),
+        score=calibrated(sum(grades.values()) / len(grades), answer.model, rule),
         judge=Judge.MODEL,
         comment=f"{answer.model}: " + ", ".join(f"{name} {grade:g}" for name, grade in grades.items()),
         at_ms=now_ms,
         accepted_ms=envelope.metadata.get(_ACCEPTED),
     )
+
+
+def calibrated(grade: float, judge: str, rule: JudgeRule | None) -> float:
+    """The share of answers with this grade of this judge that are good; the grade itself where nobody has measured that."""
+    pairs = rule.calibration.get(judge) if rule else None
+    return Calibration(*zip(*pairs, strict=True)).of(grade) if pairs else grade

@@ -77,12 +77,12 @@ class QualityGate:
 
     def _learn(self, envelope: Envelope[Completion]) -> Outcome:
         """What a judge or a shadow answers is nobody's result; it may be a lesson."""
-        now_ms, id = self._clock.now_ms(), envelope.request_id
+        now_ms, id, policy = self._clock.now_ms(), envelope.request_id, self._catalogue().policy_of(envelope.tenant)
         if (request_id := judged_by(id)) is not None:
-            said = judged(envelope, request_id, now_ms)
+            said = judged(envelope, request_id, policy.judge, now_ms)
         else:
             request_id = shadowed_by(id) or ""
-            said = compared(envelope, request_id, self._catalogue().policy_of(envelope.tenant).checks, now_ms)
+            said = compared(envelope, request_id, policy.checks, now_ms)
         return Emit((Out(FEEDBACK, said, key=request_id),)) if said else Drop("no judgement")
 
     async def _held(self, envelope: Envelope[Completion], escalation: tuple[Out, ...], partition: int) -> Outcome:

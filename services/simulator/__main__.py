@@ -8,7 +8,6 @@ import click
 from services.simulator.control import Control, ControlError, read_control
 from services.simulator.main import Settings, serve
 from services.simulator.profiles import FLEETS
-from shared.scheduling import gather_turns
 
 
 def _controls(_: click.Context, __: click.Parameter, bodies: tuple[str, ...]) -> tuple[Control, ...]:
@@ -38,7 +37,6 @@ def main(
     controls: tuple[Control, ...],
 ) -> None:
     """A stand-in for AI providers, in three wire formats, with faults, latencies and an invoice of its own."""
-    gather_turns()
     settings = Settings(name, port, invoice, profile, seed, latency_scale, host, controls)
     try:
         run(serve(settings, lambda address: click.echo(f"simulator ready on {address}")))

@@ -1,10 +1,13 @@
 """What a model is asked as judge, how its answer is read, who may judge, and what its grades are worth."""
 
+import re
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.checks import JudgeRule
 from services.quality_gate.judge import (
     POINTS_MAX,
     RUBRICS,
@@ -17,7 +20,9 @@ from services.quality_gate.judge import (
     judge_for,
     preference_of,
 )
+from services.quality_gate.judging import calibrated
 from shared.json_schema import compiled
+from tests.gate.judges import report
 from tests.gate.labelled_set import labelled
 
 ALL = tuple(RUBRICS)
@@ -104,8 +109,10 @@ def test_a_judge_is_calibrated_against_labelled_answers() -> None:
     judged = [(0.75 if case.is_good or number % 4 == 0 else 0.5, case.is_good) for number, case in enumerate(cases)]
     calibration = Calibration.fit(judged)
     assert calibration.of(0.5) < 0.1 < 0.6 < calibration.of(0.75) < 1
-    raw = sum((grade - label) ** 2 for grade, label in judged) / len(judged)
-    assert calibration.error < raw
+    raw, mended = (
+        sum((value(grade) - label) ** 2 for grade, label in judged) for value in (float, calibration.of)
+    )
+    assert mended < raw
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=60))
@@ -118,3 +125,32 @@ def test_a_better_grade_never_means_a_worse_answer(judged: list[tuple[float, boo
     values = [calibration.of(step / 20) for step in range(21)]
     assert values == sorted(values)
     assert 0 <= values[0] <= values[-1] <= 1
+
+
+def test_a_judges_grade_counts_as_the_policy_calibrates_it() -> None:
+    measured = {"large": [[0.5, 0.1], [1.0, 0.9]]}
+    rule = JudgeRule.model_validate({"share": 1, "models": ["large", "other"], "calibration": measured})
+    assert [calibrated(grade, "large", rule) for grade in (0.25, 0.75, 1.0)] == pytest.approx([0.1, 0.5, 0.9])
+    assert calibrated(0.75, "other", rule) == calibrated(0.75, "large", None) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("calibration", "says"),
+    [
+        ({"small": [[0.5, 0.1]]}, "small is not among models"),
+        ({"large": [[0.5, 0.1], [0.5, 0.2]]}, "grades must rise"),
+        ({"large": [[0.5, 0.4], [1, 0.2]]}, "shares must not fall"),
+        ({"large": []}, "at least 1 item"),
+        ({"large": [[0.5, 1.2]]}, "less than or equal to 1"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(calibration: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        JudgeRule.model_validate({"share": 1, "models": ["large"], "calibration": calibration})
+
+
+def test_a_judges_report_says_what_its_grades_are_worth_and_the_line_for_the_policy() -> None:
+    told = report("large", [(0.75, number % 8 > 1) for number in range(40)] + [(0.5, False)] * 40)
+    assert "calibration: {large: [[0.5, 0], [0.75, 0.75]]}" in told
+    raw, mended = map(float, re.findall(r"0\.\d{3}", told.partition("mean squared error")[2])[:2])
+    assert mended < raw
