@@ -46,7 +46,8 @@ def main(model: str, rubric: str, tenant: str | None, bootstrap: str | None) -> 
     pairs = pairs_of(cases, results, rubric)
     click.echo(f"{len(pairs)} of {len(cases)} graded in form, {usd(sum(each.cost_microusd for each in results.values()))} USD")
     if len(pairs) < GRADED_MIN:
-        raise click.ClickException(f"too few to judge {model} by: {_why([results.get(at) for at in range(len(cases)) if at not in pairs])}")
+        ungraded = [results.get(place) for place in range(len(cases)) if place not in pairs]
+        raise click.ClickException(f"too few to judge {model} by: {_why(ungraded)}")
     # By the hash of the place, so that neither half has all answers of one kind.
     click.echo(report(model, [pairs[place] for place in sorted(pairs, key=lambda place: sha256(b"%d" % place).digest())]))
 
