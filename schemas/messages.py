@@ -117,13 +117,17 @@ class Tried(Fact):
     confidence: float | None = Field(None, description="of a cascade: chance that its answer is right; too low, so it went on")
 
 
+BETWEEN_MODELS = "+"
+"""Of an answer that a pipeline merged. No name in the catalogue holds it."""
+
+
 class Answer(Fact):
     """What a model answered."""
 
     text: str
     tool_calls: tuple[dict[str, Any], ...] = ()
     finish: str = Field("stop", description="stop, length, tool_calls or content_filter")
-    model: str = Field("", description="catalogue model that answered")
+    model: str = Field("", description="catalogue model that answered; a+b: several, merged by a pipeline")
     backend: str = ""
     model_served: str = Field("", description="the name the provider reported")
     logprobs: tuple[dict[str, Any], ...] = Field((), description="per token: token, logprob, and top where asked for")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import inf
 from typing import Any
 
-from schemas.messages import Failure, Reason
+from schemas.messages import BETWEEN_MODELS, Failure, Reason
 from schemas.pipeline import Branch, Loop, Map, Node, Parallel, Step, Turn
 from schemas.slips import Slip, Yield
 from shared.pipeline_values import Output, holds, listed, looked_up, merged
@@ -337,7 +337,7 @@ class _Reader:
         if failed is not None:
             return _whole(path, ended[failed], [ended[n] for n in came[: came.index(failed) + 1]]), ()
         parts = list(ended.values())
-        models = "+".join(dict.fromkeys(part.model for part in parts if part.model))
+        models = BETWEEN_MODELS.join(dict.fromkeys(part.model for part in parts if part.model))
         text = listed([part.text for part in parts])
         return _whole(path, Yield(path=path, text=text, model=models, score=min(part.score for part in parts)), parts), ()
 

@@ -12,7 +12,7 @@ import jsonschema_rs
 import orjson
 
 from schemas.checks import LINEAR
-from schemas.messages import Task
+from schemas.messages import BETWEEN_MODELS, Task
 from schemas.pipeline import Condition, Merge
 from schemas.slips import Yield
 
@@ -153,7 +153,7 @@ def merged(merge: Merge, chosen: Sequence[Yield]) -> Yield:
         return next(each for each in chosen if votes[_ballot(each.text)] == most)
     texts = [each.text for each in chosen]
     text = BETWEEN_PARTS.join(texts) if merge == "concatenate" else listed(texts)
-    models = "+".join(dict.fromkeys(each.model for each in chosen if each.model))
+    models = BETWEEN_MODELS.join(dict.fromkeys(each.model for each in chosen if each.model))
     return first.model_copy(update={"text": text, "text_at": None, "model": models, "backend": ""})
 
 

@@ -10,7 +10,7 @@ it was. Whoever judges one request twice counts once.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from schemas.messages import Status
+from schemas.messages import BETWEEN_MODELS, Status
 from schemas.quality import Feedback, Judge, QualityEntry
 from services.monitor.accounts import Place
 from shared.quality import ANSWERS, WEIGHTS, WORDS, Judged, Knowledge, tier_of
@@ -31,7 +31,7 @@ class Answered(NamedTuple):
     """What is remembered of a request that has its verdict."""
 
     tenant: str
-    model: str               # empty: it was not answered
+    model: str               # empty: it was not answered, or by several models together
     domain: str
     complexity: float
     source: str              # the partition of its verdict, which is that of all its records
@@ -87,8 +87,10 @@ class Lessons:
 
     def feedback(self, place: Place, said: Feedback, answered: Answered | None, sketches: Sketches = UNKNOWN) -> str:
         """Learn from it; returns why nothing was learned, or nothing."""
-        if answered is None or not (said.model or answered.model):
+        if answered is None:
             return "unknown_request"
+        if not (said.model or answered.model):
+            return "no_single_model"
         if answered.tenant != said.tenant:
             return "foreign_request"
         judges = self._judges.setdefault(said.request_id, set())
@@ -147,9 +149,10 @@ def answered_of(place: Place, envelope: Mapping[str, Any]) -> Answered:
     """What a verdict, as plain data, says of its request."""
     verdict = envelope["payload"]
     why = verdict.get("why") or {}
+    model = (verdict.get("answer") or {}).get("model", "")
     return Answered(
         tenant=envelope["tenant"],
-        model=(verdict.get("answer") or {}).get("model", ""),
+        model="" if BETWEEN_MODELS in model else model,   # whose merit a merged answer is, nobody knows
         domain=why.get("domain", "chat"),
         complexity=why.get("complexity", 0.0),
         source=place.source,

@@ -11,7 +11,7 @@ from typing import Any
 from schemas.config import Policy
 from schemas.envelope import Envelope, Header
 from schemas.ledger import Usage
-from schemas.messages import STATUS_OF, Answer, Completion, Escalation, Failure, Reason, Status, Task, Verdict
+from schemas.messages import BETWEEN_MODELS, STATUS_OF, Answer, Completion, Escalation, Failure, Reason, Status, Task, Verdict
 from schemas.slips import Slip, Yield
 from schemas.topology import ESCALATIONS, REVIEWS
 from services.quality_gate.advance import Landed, Move, advance, total_of
@@ -212,7 +212,7 @@ def _as_asked(envelope: Envelope[Completion], slip: Slip) -> Envelope[Completion
 
 def _models_of(yields: Iterable[Yield | None]) -> Iterator[str]:
     """A merged output names all the models that wrote it."""
-    return (model for each in yields if each is not None for model in each.model.split("+"))
+    return (model for each in yields if each is not None for model in each.model.split(BETWEEN_MODELS))
 
 
 def _scored(verdict: Verdict, request_id: str, slip: Slip, policy: Policy) -> Verdict:

@@ -378,6 +378,18 @@ def test_a_doubted_answer_of_a_cascade_is_no_judgement():
     assert {entry.model for entry in lessons.due(1)} == {"medium", "large"}
 
 
+def test_an_answer_that_several_models_gave_together_teaches_nothing_about_any():
+    lessons = Lessons(lambda model: 0.5)
+    payload = {"status": "delivered", "answer": {"model": "small+large"}}
+    envelope = {"request_id": "r", "tenant": "acme", "accepted_ms": 1, "payload": payload}
+    place = Place("verdicts/0", 0, 1_000)
+    lessons.verdict(place, envelope)
+    said = Feedback(request_id="r", tenant="acme", score=1.0)
+    assert lessons.feedback(place, said, lessons.recall("r")) == "no_single_model"
+    assert lessons.feedback(place, said, None) == "unknown_request"
+    assert lessons.due(1) == []
+
+
 def test_under_load_passed_answers_are_sampled_and_count_for_those_left_out_while_failed_ones_all_count():
     lessons = Lessons(lambda model: 0.5)
     envelope = {
