@@ -59,6 +59,12 @@ def finished(line: Attempt, reply: Reply, prices: Prices, now_ms: int) -> Attemp
     )
 
 
+def never_sent(line: Attempt, now_ms: int) -> Attempt:
+    """The closing line of an attempt whose call was not made."""
+    closed = {"phase": AttemptPhase.FINISHED, "finished_ms": now_ms, "failure": FailureClass.CANCELLED, "cost_known": True}
+    return line.model_copy(update=closed)
+
+
 def _kind_beside(request_id: str) -> AttemptKind | None:
     """Of a call for which nobody waits."""
     if not ids.is_beside(request_id):

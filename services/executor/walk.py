@@ -272,6 +272,8 @@ class Walk:
         except asyncio.CancelledError:
             me = asyncio.current_task()
             if attempt_id not in self._abandoned or me is None:
+                if not is_sent:
+                    await self._close_unsent(line)
                 raise
             me.uncancel()
             reply = Reply(failure=FailureClass.CANCELLED, sent=is_sent, streamed=streamed)
@@ -284,15 +286,22 @@ class Walk:
         return Made(closed, reply)
 
     async def _still_alive(self, line: Attempt) -> None:
-        """The new owner may have read the ledger before this line came: then nobody but us would ever close it."""
         try:
             self._context.check_alive()
         except FrozenError:
-            never_sent = Reply(failure=FailureClass.CANCELLED, sent=False)
-            backend = self._tools.catalogue().backends[line.backend]
-            closed = books.finished(line, never_sent, prices_at(backend, line.started_ms), self._tools.clock.now_ms())
-            await self._context.ledger.write(Out(ATTEMPTS, closed, self._envelope.key), self._context.trace)
+            await asyncio.gather(*await self._close_unsent(line))
             raise
+
+    async def _close_unsent(self, line: Attempt) -> "list[asyncio.Future[object]]":
+        """Of a call that is not made as the session ends. Whoever owns the plan next may read the ledger before the started line
+        comes (it waits in a producer for a broker that is away, or in a process that stood still): then nobody but us would close
+        it. The closing line takes the same way behind it. Returns its acknowledgement, unless it was closed before.
+        """
+        if line not in self._running:
+            return []
+        self._running.remove(line)
+        closed = books.never_sent(line, self._tools.clock.now_ms())
+        return [await self._context.ledger.send(Out(ATTEMPTS, closed, self._envelope.key), self._context.trace)]
 
     async def _reply(
         self, call: Call, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None

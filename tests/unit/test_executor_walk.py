@@ -14,15 +14,17 @@ from schemas.messages import Failure, Reason
 from schemas.topology import ATTEMPTS, COMPLETIONS, OBSERVATIONS
 from services.executor.failures import FAILURES
 from shared import ids
+from shared.broker import Headers
 from shared.codec import decode
 from shared.errors import FrozenError
-from shared.outcome import Drop, Emit
+from shared.outcome import Drop, Emit, Out
 from tests.support.builders_executor import (
     INSTANCE,
     PROMPT,
     SECRET,
     T0_MS,
     Bench,
+    RecordingLedger,
     Script,
     a_backend,
     a_bench,
@@ -107,6 +109,30 @@ async def test_a_line_written_by_a_process_that_stood_still_is_closed_as_never_s
     assert (closed.phase, closed.failure, closed.cost_microusd, closed.cost_known) == (
         AttemptPhase.FINISHED, FailureClass.CANCELLED, 0, True,
     )
+    assert not script.requests
+
+
+async def test_a_line_that_still_waits_for_its_broker_as_the_session_ends_is_closed_behind_it() -> None:
+    """The broker may take the line after the successor has read the ledger."""
+    script = Script()
+    bench = await a_bench(script)
+
+    class Away(RecordingLedger):
+        async def write(self, out: Out, trace: Headers = ()) -> None:
+            self.lines.append(out.value)
+            if out.value.phase is AttemptPhase.STARTED:
+                await asyncio.Event().wait()
+
+    context = bench.context()
+    ledger = Away(bench.broker)
+    walking = asyncio.ensure_future(bench.executor.handle(an_envelope(), type(context)(context.record, (), ledger, lambda: None)))
+    await until(lambda: ledger.lines)
+    walking.cancel()
+    await asyncio.gather(walking, return_exceptions=True)
+    assert walking.cancelled()
+    started, closed = ledger.lines
+    assert (closed.attempt_id, closed.phase) == (started.attempt_id, AttemptPhase.FINISHED)
+    assert (closed.failure, closed.cost_microusd, closed.cost_known) == (FailureClass.CANCELLED, 0, True)
     assert not script.requests
 
 
