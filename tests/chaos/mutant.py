@@ -15,10 +15,11 @@ from services.executor import main as executor
 from services.executor.takeover import Takeover, orphaned
 from services.output.main import Output
 from services.router.pipelines import Pipelines
-from shared import broker, dispatch, pipeline
+from shared import broker, pipeline
 from shared.broker import Commit, Headers
 from shared.delivery import PlainDelivery, Work
 from shared.ids import completion_id
+from shared.lines import Line
 from shared.outcome import Out
 from shared.progress import Progress
 from shared.stage import Runner
@@ -76,7 +77,7 @@ def no_dedupe() -> None:
 
 def no_order() -> None:
     """Records of one key are handled side by side."""
-    dispatch._Line.admits = lambda self, work: True  # type: ignore[method-assign]
+    Line.admits = lambda self, work: True  # type: ignore[method-assign]
 
 
 def refund() -> None:
