@@ -84,7 +84,7 @@ class JudgeRule(Strict):
     calibration: dict[Name, Annotated[tuple[tuple[Share, Share], ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="by judge: its mean grade in [0, 1], and the share of such answers that people called good; both rising. "
-        "`make judge MODEL=name` measures it; a judge without one is believed as it says",
+        "`make judge MODEL=name` measures it, for one rubric; a judge without one is believed as it says",
     )
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ def main(model: str, rubric: str, tenant: str | None, bootstrap: str | None) -> 
         ungraded = [results.get(place) for place in range(len(cases)) if place not in pairs]
         raise click.ClickException(f"too few to judge {model} by: {_why(ungraded)}")
     # By the hash of the place, so that neither half has all answers of one kind.
-    click.echo(report(model, [pairs[place] for place in sorted(pairs, key=lambda place: sha256(b"%d" % place).digest())]))
+    click.echo(report(model, rubric, [pairs[place] for place in sorted(pairs, key=lambda place: sha256(b"%d" % place).digest())]))
 
 
 def pairs_of(cases: Sequence[Labelled], results: Mapping[int, Result], rubric: str) -> dict[int, Pair]:
@@ -71,8 +71,8 @@ def _why(ungraded: Sequence[Result | None]) -> str:
     return f"{ended}; more of it: baton explain {result.request_id}"
 
 
-def report(model: str, pairs: Sequence[Pair]) -> str:
-    """Grades and labels as a table, how far off they are before and after, and the line for the policy."""
+def report(model: str, rubric: str, pairs: Sequence[Pair]) -> str:
+    """Grades and labels as a table, how far off they are before and after, and the lines for the policy."""
     rows = [
         (f"{grade:g}", len(labels), sum(labels), sum(labels) / len(labels))
         for grade in sorted({grade for grade, _ in pairs})
@@ -85,7 +85,8 @@ def report(model: str, pairs: Sequence[Pair]) -> str:
         (
             table("Grades, and the answers that people called good", ("grade", "answers", "good", "share"), rows),
             f"\nmean squared error of answers it was not fitted to: {raw:.3f} as the judge says, {mended:.3f} calibrated",
-            f"\njudge:\n  calibration: {{{model}: [{steps}]}}",
+            "\njudge:   # of grades by this rubric; by others they mean something else",
+            f"  rubric: [{rubric}]\n  calibration: {{{model}: [{steps}]}}",
         )
     )
 

@@ -150,7 +150,8 @@ def test_a_calibration_that_cannot_be_is_refused(calibration: dict[str, object],
 
 
 def test_a_judges_report_says_what_its_grades_are_worth_and_the_line_for_the_policy() -> None:
-    told = report("large", [(0.75, number % 8 > 1) for number in range(40)] + [(0.5, False)] * 40)
+    told = report("large", "factuality", [(0.75, number % 8 > 1) for number in range(40)] + [(0.5, False)] * 40)
+    assert "rubric: [factuality]" in told
     assert "calibration: {large: [[0.5, 0], [0.75, 0.75]]}" in told
     raw, mended = map(float, re.findall(r"0\.\d{3}", told.partition("mean squared error")[2])[:2])
     assert mended < raw
