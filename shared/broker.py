@@ -4,7 +4,6 @@ interchangeable: both pass the same suite. Nothing here or above knows the clien
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from schemas.topology import TopicSpec
@@ -19,8 +18,7 @@ class Partition(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as read. `timestamp_ms` is the broker's clock where the topic says so."""
 
     topic: str
@@ -43,8 +41,7 @@ class Record:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One record to write. `partition=None` lets the key decide."""
 
     topic: str
@@ -152,10 +149,14 @@ class Broker(Protocol):
         since_ms: int | None = None,
         at_end: bool = False,
         starts: Mapping[int, int] | None = None,
+        gather_ms: int = 0,
+        idle_ms: int = 500,
     ) -> Reader:
         """Read a topic from its beginning, from a time, or from its end; all partitions unless some are named.
 
-        `starts` gives partitions their first offset; one that the log does not reach means the beginning.
+        `starts` gives partitions their first offset; one that the log does not reach means the beginning. `gather_ms`: how
+        long the broker may keep records back to send more of them at once. `idle_ms`: how long it may take to say that
+        there are none; what else the reader is asked waits behind that.
         """
 
     async def close(self) -> None: ...

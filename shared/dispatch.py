@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from inspect import isawaitable
 from typing import Any
 
 from schemas.envelope import Envelope, Header
@@ -43,6 +42,7 @@ HOLD_GRACE_MS = 10_000
 """A held record is released this long after its deadline: its continuation must have come, or been lost to a bug."""
 
 _TRACE = frozenset((Header.TRACEPARENT, Header.TRACESTATE))
+_DECIDED = (Emit, Hold, Drop, Reject)
 _Key = tuple[Partition, str]
 
 
@@ -117,7 +117,7 @@ class Dispatcher:
 
     async def _start(self, work: Work, subject: Any, context: Context) -> None:
         outcome = self._decide(subject, context)
-        if isawaitable(outcome):
+        if not isinstance(outcome, _DECIDED):
             self._spawn(work, subject, context, outcome)
             return
         await self._conclude(work, outcome, context)
@@ -246,7 +246,7 @@ class Dispatcher:
         outputs = []
         for out in outs:
             try:
-                output = self._writer.output(out, context.trace)
+                output = self._writer.output(out, context.trace, context.record)
             except RecordTooLargeError as error:
                 smaller = self._smaller(out, context, error)
                 if smaller is None:
@@ -294,7 +294,7 @@ class Dispatcher:
             line.waiting.remove(chosen)
             work, subject, context = chosen
             outcome = self._decide(subject, context)
-            if isawaitable(outcome):
+            if not isinstance(outcome, _DECIDED):
                 self._spawn(work, subject, context, outcome)
                 continue
             await self._conclude(work, outcome, context)

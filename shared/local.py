@@ -94,6 +94,8 @@ class LocalBroker:
         since_ms: int | None = None,
         at_end: bool = False,
         starts: Mapping[int, int] | None = None,
+        gather_ms: int = 0,
+        idle_ms: int = 500,
     ) -> "LocalReader":
         self.check()
         numbers = range(len(self.logs[topic])) if partitions is None else partitions

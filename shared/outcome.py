@@ -9,7 +9,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -18,8 +18,7 @@ from schemas.messages import Reason
 from schemas.topology import Topic
 
 
-@dataclass(frozen=True, slots=True)
-class Out:
+class Out(NamedTuple):
     """One record to write: an envelope, or a plain fact with its key. `partition` is for addressed topics (replies)."""
 
     topic: Topic
@@ -28,8 +27,7 @@ class Out:
     partition: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     outputs: tuple[Out, ...]
     releases: frozenset[int] | None = None   # offsets of open records of the request that finish with it; None: all of them
 

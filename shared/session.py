@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class RunnerOptions:
     """Limits of the runner; where a number came from a measurement its comment says so."""
 
-    poll_ms: int = 100
+    poll_ms: int = 200
     commit_interval_ms: int = 200
     span_max: int = 10_000                # records between the oldest unfinished and the newest taken of a partition
     in_flight_max: int = 1_000            # records taken and unfinished, per process
@@ -85,6 +85,7 @@ class Session:
             self._stage, self._handler, writer, self._clock, self._check_alive, self._lose, options.tries_max, options.held_max
         )
         try:
+            await writer.compare(self._broker)
             await self._join()
             while not stop.is_set():
                 await self._turn()

@@ -19,7 +19,9 @@ from shared.session import RunnerOptions, Session
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.2
+TICKS = 20
+"""Looks at the clock per session timeout: a process that stood still notices within a twentieth of it."""
+
 FROZEN_SHARE = 0.8
 """Part of the session timeout after which a process that stood still no longer trusts itself."""
 
@@ -88,7 +90,7 @@ class Runner:
             self._ticked_s = self._clock.monotonic_s()
             if self.is_ready():
                 self._away = False
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._options.session_timeout_ms / 1000 / TICKS)
 
     def check_alive(self) -> None:
         """Raises FrozenError when this process was stopped for longer than the group waits for a member."""

@@ -14,6 +14,8 @@ V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+IDLE_MS = 5_000
+"""A change comes at once all the same; where nothing changes, every question less is a wake-up less, here and at the broker."""
 
 
 class Table(Generic[V]):
@@ -43,7 +45,7 @@ class Table(Generic[V]):
 
     async def _read(self) -> Reader:
         """A reader that has read everything there is."""
-        reader = await self._broker.reader(self._topic.name)
+        reader = await self._broker.reader(self._topic.name, idle_ms=IDLE_MS)
         try:
             for partition, end in (await reader.ends()).items():
                 while await reader.position(partition) < end:

@@ -3,9 +3,9 @@
 import asyncio
 
 from schemas.envelope import Envelope, Header
-from schemas.topology import DEAD_LETTERS, Stage
+from schemas.topology import DEAD_LETTERS, Key, Stage
 from shared import metrics
-from shared.broker import Headers, Output, Producer
+from shared.broker import Broker, Headers, Output, Producer, Record
 from shared.codec import encode, headers_for
 from shared.errors import ForeignTopicError, RecordTooLargeError
 from shared.outcome import Out
@@ -21,9 +21,19 @@ class Writer:
         self._producer = producer
         self._allowed = {topic.name: topic for topic in (*stage.writes, DEAD_LETTERS)}
         self._written = dict.fromkeys(self._allowed, 0)
+        self._alike: frozenset[str] = frozenset()
 
-    def output(self, out: Out, trace: Headers) -> Output:
-        """Raises ForeignTopicError for a topic outside the row, RecordTooLargeError before the broker would."""
+    async def compare(self, broker: Broker) -> None:
+        """Learn which topics a key has the same partition of as what the stage reads: to find it anew, record by record in
+        Python, was a tenth of a stage's CPU."""
+        keyed = {topic.name for topic in (*self._stage.reads, *self._stage.writes) if topic.key is Key.REQUEST}
+        counts = await broker.partition_counts(keyed)
+        read = {counts.get(topic.name) for topic in self._stage.reads}
+        self._alike = frozenset(name for name, count in counts.items() if read == {count})
+
+    def output(self, out: Out, trace: Headers, record: Record | None = None) -> Output:
+        """`record` is what it follows from. Raises ForeignTopicError for a topic outside the row, RecordTooLargeError before
+        the broker would."""
         topic = out.topic
         if topic.name not in self._allowed:
             raise ForeignTopicError(f"{self._stage.name} may not write {topic.name}; see schemas/topology.py")
@@ -40,7 +50,10 @@ class Writer:
             request_id = getattr(out.value, "request_id", None)
             if request_id:
                 headers += ((Header.SUBJECT, request_id.encode()),)
-        return Output(topic.name, key.encode(), value, headers, out.partition)
+        key_bytes, partition = key.encode(), out.partition
+        if partition is None and record is not None and record.key == key_bytes and topic.name in self._alike:
+            partition = record.partition
+        return Output(topic.name, key_bytes, value, headers, partition)
 
     def publish_counts(self) -> None:
         """Counted in plain integers per record, published as metrics several times a second."""

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 POLL_MS = 500
 PACE_S = 0.2
 """Between two polls of a topic: a wake-up costs as much as ten records."""
+GATHER_MS = 200
+"""So does an answer of the broker, here and there: without it each record came in one of its own."""
 
 ROUND_S = 0.25
 ROUND_SHARE_MAX = 0.1
@@ -141,7 +143,7 @@ class Books:
         wanted = {int(number): offset for (name, number), offset in named.items() if name == topic.name}
         back = self._remembered_before if topic is VERDICTS else 0
         starts = {number: max(offset - back, 0) for number, offset in wanted.items()}
-        reader = await self._broker.reader(topic.name, starts=starts)
+        reader = await self._broker.reader(topic.name, starts=starts, gather_ms=GATHER_MS)
         ends = {partition.number: end for partition, end in (await reader.ends()).items()}
         return reader, {f"{topic.name}/{number}" for number, offset in wanted.items() if offset > ends.get(number, 0)}
 

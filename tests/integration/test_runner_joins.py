@@ -4,7 +4,6 @@ looked at again in time, siblings that run side by side, and thousands that are 
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from schemas.envelope import Envelope
 from schemas.messages import Reason, Task
@@ -183,7 +182,7 @@ def test_an_open_record_that_thousands_have_overtaken_ends_and_its_partition_rea
         async with lab.running(handler, span_max=50):
             opened = lab.record(lab.envelope("open").model_copy(update={"id": "open/a"}))
             others = [lab.record(lab.envelope(f"r{n}")) for n in range(200)]
-            await lab.feed(*(replace(each, partition=0) for each in (opened, *others)))
+            await lab.feed(*(each._replace(partition=0) for each in (opened, *others)))
             sunk = await lab.until_sunk(201)
         assert failed_of(sunk) == ["open"]
 
