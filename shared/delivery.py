@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 from shared.broker import Broker, Commit, Consumer, Output, Partition, Producer, TransactionalProducer
@@ -64,6 +63,7 @@ class PlainDelivery:
         self._consumer = consumer
         self._finished = finished
         self._failed = failed
+        self._sent: dict[asyncio.Future[object], list[Work]] = {}   # by batch: what its acknowledgement finishes
 
     async def opened(self, partitions: frozenset[Partition]) -> None:
         return
@@ -76,17 +76,23 @@ class PlainDelivery:
         acknowledgements = {await self._producer.send(output) for output in outputs}
         work.unacknowledged = len(acknowledgements)
         for acknowledgement in acknowledgements:
-            acknowledgement.add_done_callback(partial(self._acknowledged, work))
+            works = self._sent.get(acknowledgement)
+            if works is None:
+                self._sent[acknowledgement] = works = []
+                acknowledgement.add_done_callback(self._acknowledged)
+            works.append(work)
 
-    def _acknowledged(self, work: Work, future: "asyncio.Future[object]") -> None:
+    def _acknowledged(self, future: "asyncio.Future[object]") -> None:
+        works = self._sent.pop(future)
         if future.cancelled():
             self._failed(BrokerUnavailableError("a produce was cancelled"))
         elif (error := future.exception()) is not None:
             self._failed(BrokerUnavailableError(f"a produce failed: {type(error).__name__}"))
         else:
-            work.unacknowledged -= 1
-            if not work.unacknowledged:
-                self._finished(work)
+            for work in works:
+                work.unacknowledged -= 1
+                if not work.unacknowledged:
+                    self._finished(work)
 
     async def commit(self, owned: Mapping[Partition, Progress]) -> None:
         changed: dict[Partition, Commit] = {}
