@@ -15,6 +15,10 @@ class Fact(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
 
+    def __eq__(self, other: object) -> bool:
+        """As pydantic's, for values without extra or private fields: leaving defaults out of what is written asks it often."""
+        return self is other or (type(self) is type(other) and self.__dict__ == other.__dict__)
+
 
 P = TypeVar("P", bound=Fact)
 Q = TypeVar("Q", bound=Fact)
