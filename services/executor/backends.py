@@ -6,7 +6,7 @@ know at once: its own calls in flight, their pace, and what a provider has just 
 
 import logging
 from asyncio import Event
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from schemas.config import Backend
@@ -54,24 +54,33 @@ class Begun:
 class _Options(Mapping[str, Option]):
     """Each is made when it is looked at: a plan names a dozen backends, and most steps look at the first candidate's."""
 
-    def __init__(self, names: Iterable[str], make: Callable[[str], Option]) -> None:
-        self._made: dict[str, Option | None] = dict.fromkeys(names)
+    def __init__(self, plan: Plan, is_offered: Callable[[str], bool], make: Callable[[str], Option]) -> None:
+        self._plan = plan
+        self._is_offered = is_offered
+        self._made: dict[str, Option] = {}
         self._make = make
 
     def __getitem__(self, name: str) -> Option:
-        option = self._made[name]
+        """Of a backend of the plan. Raises KeyError when it is not offered any more."""
+        option = self._made.get(name)
         if option is None:
+            if not self._is_offered(name):
+                raise KeyError(name)
             option = self._made[name] = self._make(name)
         return option
 
     def __contains__(self, name: object) -> bool:
-        return name in self._made
+        return isinstance(name, str) and self._is_offered(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
+        seen: set[str] = set()
+        for name in _named(self._plan):
+            if name not in seen and self._is_offered(name):
+                seen.add(name)
+                yield name
 
     def __len__(self) -> int:
-        return len(self._made)
+        return sum(1 for _ in self)
 
 
 def _named(plan: Plan) -> Iterator[str]:
@@ -136,9 +145,7 @@ class Backends:
                 is_near=not region or backend.region == region,
             )
 
-        return _Options(
-            (name for name in _named(plan) if name in backends and self._is_callable(name, backends[name])), option
-        )
+        return _Options(plan, lambda name: name in backends and self._is_callable(name, backends[name]), option)
 
     def _current(self, name: str, backend: Backend) -> Local:
         """What is known of a backend, with the fleet's newest word taken over."""

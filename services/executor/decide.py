@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from schemas.ledger import Attempt, AttemptKind, FailureClass
@@ -23,8 +24,7 @@ CROWD_MARGIN = 1.15            # over p95, so that of the calls made in a crowd 
 EXPLORE_SHARE = 0.02           # of the choices are by chance, so that no backend's figures go stale
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """A backend of the plan that is still in the catalogue. `load` orders usable ones; the lowest is the least busy.
 
     `usable`: its circuit lets this attempt pass. `full`: it does, but there is no free place. `ready_at_ms`: a gate or a
@@ -45,8 +45,7 @@ class Option:
     is_near: bool = True            # in the region the policy prefers, or the policy prefers none
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What bounds the next step. `spent_microusd` is the upper bound of everything the request has cost so far.
 
     `may_overflow`: whether a model that has no free place is passed over for the next one, which may cost more.
@@ -67,8 +66,7 @@ class Limits:
         return self.budget_microusd is None or self.spent_microusd + cost_max_microusd <= self.budget_microusd
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Call this backend. `is_fair`: it is given as long as it may need, so that a timeout is its own fault."""
 
     candidate: Candidate
@@ -99,8 +97,7 @@ class Finish:
 Step = Call | Wait | Finish
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
+class _Opening(NamedTuple):
     """Backends of one candidate that may be called, each from a time on."""
 
     candidate: Candidate

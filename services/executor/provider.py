@@ -5,7 +5,6 @@ than this file and the adapter: nothing here logs either, and a key goes to its 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 
 import httpx2
 
@@ -17,6 +16,7 @@ from services.executor.adapters.flavours import flavour_of
 from services.executor.patience import Patience
 from services.executor.reply import Reply
 from services.executor.terms import Terms
+from services.executor.transport import AiohttpResponse
 from shared.config import resolve_secret
 from shared.errors import SettingsError
 
@@ -144,7 +144,7 @@ class Provider:
         finally:
             if response is not None:
                 await response.aclose()
-        return replace(reply, streamed=True, first_token_ms=patience.first_token_ms)
+        return reply._replace(streamed=True, first_token_ms=patience.first_token_ms)
 
 
 async def _listen(reader: Stream, pieces: AsyncIterator[bytes], patience: Patience, has_end: bool) -> Reply:
@@ -184,7 +184,9 @@ def _request(endpoint: Endpoint, chat: Chat, terms: Terms) -> httpx2.Request:
 
 
 def _plain(response: httpx2.Response) -> dict[str, str]:
-    """The headers by their names in small letters: adapters ask for many, and httpx2 seeks each from the first on."""
+    """The headers by their names in small letters."""
+    if isinstance(response, AiohttpResponse):
+        return response.plain
     return {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers.raw}
 
 

@@ -1,14 +1,13 @@
 """What one call of a provider yielded, as an adapter read it. Never holds the provider's raw body."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.fleet import RateLimits
 from schemas.ledger import FailureClass, Usage
 from schemas.messages import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer or a class of failure.
 
     `status` is 0 when no status line came. `sent` is false when surely no request reached the provider. `wait_ms` is how

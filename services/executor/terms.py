@@ -1,11 +1,10 @@
 """How one call may be made: the bounds that the walk of a plan sets and the provider's client keeps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """`timeout_ms` bounds the whole call. A stream must begin within `first_token_ms`, and never be silent for `stall_ms`."""
 
     attempt_id: str

@@ -5,7 +5,7 @@ HTTP/2 (httpx2 with h2) took five times the CPU per call and more than twice per
 connection whenever the server retired it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
 
 import aiohttp
@@ -48,18 +48,39 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             response = await self._session.request(
                 request.method,
                 _url(str(request.url)),
-                headers=request.headers.multi_items(),
+                headers=_texts(request.headers.raw),
                 data=await request.aread(),
                 allow_redirects=False,
                 timeout=_timeout(**request.extensions.get("timeout", {})),
             )
         except CAUGHT as error:
             raise translated(error) from error
-        headers = list(response.raw_headers)   # bytes: what is no ASCII must not end the call
-        return httpx2.Response(response.status, headers=headers, stream=_Body(response), request=request)
+        return AiohttpResponse(response, request)
 
     async def aclose(self) -> None:
         await self._session.close()
+
+
+class AiohttpResponse(httpx2.Response):
+    """`plain` has the headers by their names in small letters: adapters ask for many, and httpx2 seeks each from the first on.
+    Its own `headers` are made when somebody asks for them: they cost as much as the rest of a response."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
+        super().__init__(response.status, stream=_Body(response), request=request)
+        self.plain = {name.lower(): value for name, value in _texts(response.raw_headers)}
+        self._raw_headers = response.raw_headers   # bytes: what is no ASCII must not end the call
+        del self.headers
+
+    def __getattr__(self, name: str) -> httpx2.Headers:
+        if name != "headers":
+            raise AttributeError(name)
+        self.headers = httpx2.Headers(list(self._raw_headers))
+        return self.headers
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """As Latin-1, which every byte is."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 class _Body(httpx2.AsyncByteStream):

@@ -4,7 +4,6 @@ Source: Anthropic API reference: message, streaming, stop reasons.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -38,7 +37,7 @@ def reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         return failed(status, headers, parsed)
     found = Reply(200, provider_request_id=request_id(headers, parsed), limits=hints.anthropic_limits(headers))
     if not isinstance(parsed, dict) or not isinstance(parsed.get("content"), list):
-        return replace(found, failure=FailureClass.MALFORMED)
+        return found._replace(failure=FailureClass.MALFORMED)
     return _answered(parsed, found)
 
 
@@ -48,15 +47,15 @@ def stream(headers: Mapping[str, str]) -> "AnthropicStream":
 
 
 def _answered(parsed: dict[str, Any], found: Reply) -> Reply:
-    found = replace(found, usage=usage_of(parsed.get("usage")), model_served=str(parsed.get("model") or ""))
+    found = found._replace(usage=usage_of(parsed.get("usage")), model_served=str(parsed.get("model") or ""))
     finish, failure = _finished(parsed.get("stop_reason"))
     if finish is None:
-        return replace(found, failure=failure, said=_refusal(parsed))
+        return found._replace(failure=failure, said=_refusal(parsed))
     try:
         text = "".join(block["text"] for block in parsed["content"] if block["type"] == "text")
         calls = tuple(_call(block) for block in parsed["content"] if block["type"] == "tool_use")
     except (LookupError, TypeError):
-        return replace(found, failure=FailureClass.MALFORMED)
+        return found._replace(failure=FailureClass.MALFORMED)
     answer = Answer(
         text=text,
         tool_calls=calls,
@@ -65,7 +64,7 @@ def _answered(parsed: dict[str, Any], found: Reply) -> Reply:
         usage=found.usage or Usage(estimated=True),
         provider_request_id=found.provider_request_id,
     )
-    return replace(found, answer=answer)
+    return found._replace(answer=answer)
 
 
 def _call(block: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +159,7 @@ class AnthropicStream(AnswerStream):
         return self._id
 
     def limited(self, reply: Reply) -> Reply:
-        return replace(reply, limits=hints.anthropic_limits(self.headers))
+        return reply._replace(limits=hints.anthropic_limits(self.headers))
 
     def _begin(self, message: dict[str, Any]) -> None:
         self.model = str(message.get("model") or "")

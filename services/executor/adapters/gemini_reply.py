@@ -5,7 +5,6 @@ Source: Gemini API reference: GenerateContentResponse, Candidate, FinishReason, 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
@@ -106,7 +105,7 @@ class GeminiStream(AnswerStream):
         except (ValueError, AttributeError, LookupError, TypeError):
             return Reply(200, failure=FailureClass.MALFORMED)
         self.read_any = bool(parsed.get("candidates"))
-        return replace(self.result(), streamed=False, usage=self.usage, tokens_seen=0)
+        return self.result()._replace(streamed=False, usage=self.usage, tokens_seen=0)
 
     def take(self, event: dict[str, Any]) -> None:
         if is_error(event):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 from schemas.fleet import RateLimits
 
@@ -42,6 +43,7 @@ def wait_ms(headers: Mapping[str, str], words: str = "", hint_s: float | None = 
     return None if asked_ms is None else _clamped(asked_ms)
 
 
+@lru_cache(1024)
 def duration_s(text: str) -> float | None:
     """Seconds of `12ms`, `6m0s`, `41.724s`, `26 seconds`, `1.5`; None for anything else."""
     plain = _number(text)
@@ -58,7 +60,13 @@ def openai_limits(headers: Mapping[str, str]) -> RateLimits | None:
     rpm, tpm = _count(headers.get("x-ratelimit-limit-requests")), _count(headers.get("x-ratelimit-limit-tokens"))
     if rpm is not None and not _is_per_minute(rpm, headers):
         rpm = None
-    return None if rpm is None and tpm is None else RateLimits(rpm=rpm, tpm=tpm)
+    return None if rpm is None and tpm is None else _limits(rpm, tpm)
+
+
+@lru_cache(1024)
+def _limits(rpm: int | None, tpm: int | None) -> RateLimits:
+    """They come with every answer and hardly ever change."""
+    return RateLimits(rpm=rpm, tpm=tpm)
 
 
 def anthropic_limits(headers: Mapping[str, str]) -> RateLimits | None:

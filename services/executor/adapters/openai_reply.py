@@ -4,7 +4,6 @@ Sources: OpenAI API reference (chat completion object, chunk object), vLLM's Ope
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -194,7 +193,7 @@ class OpenaiStream(AnswerStream):
         return self.headers.get("x-request-id", "")
 
     def limited(self, reply: Reply) -> Reply:
-        return replace(reply, limits=hints.openai_limits(self.headers))
+        return reply._replace(limits=hints.openai_limits(self.headers))
 
     def is_same(self, event: dict[str, Any]) -> bool:
         """OpenAI pads every chunk at random, so that equal ones are one."""
