@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
 from schemas.fleet import Gate, Observation, RateLimits
 from schemas.ledger import FailureClass, Usage
@@ -10,8 +11,7 @@ from shared.sketch import Sketch, add, pace_ms
 from shared.windows import NO_PROBES, Probes
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """One finished call. `counts`: whether a failure of it counts for the circuit; the executor's table decides.
 
     A call that began before the circuit last closed tells of the outage that is over: its failure must not

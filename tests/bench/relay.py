@@ -46,10 +46,11 @@ def start(processes: Processes, bootstrap: str) -> list[str]:
 
 def load(broker: Broker) -> "contextlib.AbstractAsyncContextManager[TopicLoad]":
     """Records through the whole chain."""
-    return topic_load(broker, TOPICS[-1], _record, _number)
+    return topic_load(broker, TOPICS[-1], record, _number)
 
 
-def _record(number: int) -> Output:
+def record(number: int) -> Output:
+    """One to send through the chain."""
     return Output(TOPICS[0], str(number).encode(), VALUE)
 
 

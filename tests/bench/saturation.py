@@ -6,6 +6,7 @@ A preloaded topic would not do: the first stages would be through it long before
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -14,11 +15,13 @@ import click
 
 from schemas.topology import RESULTS
 from shared.broker import Producer, Reader
+from tests.bench import relay
 from tests.bench.cpu import Meter, rss_mb
 from tests.bench.load import LEAD_S
 from tests.bench.system import DEADLINE_MS, Baton, from_results, to_intake
 
 BACKLOG = 2_000
+RELAY_BACKLOG = 20_000
 WARM_S = 3.0
 SILENCE_S = 30.0
 TICK_S = 0.005
@@ -89,6 +92,32 @@ async def _top_up(producer: Producer, sent: int, count: Count) -> int:
         await producer.send(to_intake(number, DEADLINE_MS))
         sent = number + 1
     return sent
+
+
+async def relayed(system: Baton, relays: Sequence[str], seconds: float) -> dict[str, float]:
+    """Records a second of the bare chain at its most, and its CPU-ms per record, all processes of it together."""
+    broker = system.broker()
+    producer, reader = await broker.producer(linger_ms=5), await broker.reader(relay.TOPICS[-1], at_end=True)
+    sent = passed = 0
+
+    async def go_on(seconds: float) -> float:
+        nonlocal sent, passed
+        began_s = perf_counter()
+        while perf_counter() - began_s < seconds:
+            while sent < passed + RELAY_BACKLOG:
+                await producer.send(relay.record(sent))
+                sent += 1
+            passed += len(await reader.poll(timeout_ms=50, records_max=5000))
+        return perf_counter() - began_s
+
+    try:
+        await go_on(WARM_S)
+        meter, before = Meter({name: system.processes.pid(name) for name in relays}), passed
+        took_s = await go_on(seconds)
+        spent_ms, count = sum(meter.spent_ms().values()), passed - before
+    finally:
+        await asyncio.gather(producer.close(), reader.close())
+    return {"relay_rps": count / took_s, "relay_cpu_ms": spent_ms / count}
 
 
 async def overload(baton: Baton, rate_s: float, seconds: float) -> dict[str, Any]:
