@@ -36,7 +36,7 @@ class Pace:
 
 
 FULL = Pace(usual_s=10, broken_s=7, back_s=21, cooldown_ms=3_000, ramp_ms=6_000)
-QUICK = Pace(usual_s=4, broken_s=2, back_s=6.5, cooldown_ms=1_000, ramp_ms=2_100, latency_scale=0.5)
+QUICK = Pace(usual_s=4, broken_s=2, back_s=8.5, cooldown_ms=1_000, ramp_ms=2_100, latency_scale=0.5)
 
 
 async def _answers_503(simulator: Simulator, provider: str) -> int:
