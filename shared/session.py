@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class RunnerOptions:
     """Limits of the runner; where a number came from a measurement its comment says so."""
 
-    poll_ms: int = 200
+    poll_ms: int = 200                    # as often as it commits; a record that comes ends the wait
     commit_interval_ms: int = 200
     span_max: int = 10_000                # records between the oldest unfinished and the newest taken of a partition
     in_flight_max: int = 1_000            # records taken and unfinished, per process

@@ -28,7 +28,7 @@ CPU_MS_MAX = {
 }
 TOTAL_CPU_MS_MAX = 0.7
 TIMES_RELAY_CPU_MAX = 7.8
-"""0.7 ms over the 0.09 ms that a record took the bare chain where the budget was made: the same figure on any machine."""
+"""0.7 ms over the 0.09 that a record took the bare chain where the budget was made: machines differ less in it than in ms."""
 SUSTAINED_RPS_MIN = 1200
 RELAY_SHARE_MAX = 1.5
 HOLDS_SHARE_MIN = 0.9

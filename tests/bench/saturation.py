@@ -117,6 +117,8 @@ async def relayed(system: Baton, relays: Sequence[str], seconds: float) -> dict[
         spent_ms, count = sum(meter.spent_ms().values()), passed - before
     finally:
         await asyncio.gather(producer.close(), reader.close())
+    if not count:
+        raise NoAnswersError("nothing came through the relay chain; the logs are in build/bench")
     return {"relay_rps": count / took_s, "relay_cpu_ms": spent_ms / count}
 
 
