@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import click
+import uvloop
 
 from services.simulator.control import Control, ControlError, read_control
 from services.simulator.main import Settings, serve
@@ -39,17 +40,12 @@ def main(
     """A stand-in for AI providers, in three wire formats, with faults, latencies and an invoice of its own."""
     settings = Settings(name, port, invoice, profile, seed, latency_scale, host, controls)
     try:
-        run(serve(settings, lambda address: click.echo(f"simulator ready on {address}")))
+        uvloop.run(serve(settings, lambda address: click.echo(f"simulator ready on {address}")))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise click.ClickException(f"--port {port} is taken on {host}; use another, or 0 for a free one") from None
         raise click.ClickException(f"the simulator cannot run: {error}") from error
 
-
-try:
-    from uvloop import run
-except ImportError:  # not available on every platform
-    from asyncio import run  # type: ignore[assignment]
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ A stream is whole when its finish reason came and nothing before it was lost; th
 ended. **An answer of which a part may be missing is never an answer.**
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ _EXACT = frozenset(
 )
 
 
-class AnswerStream:
+class AnswerStream(ABC):
     """One stream under way. A dialect gives `take`, what its events mean, and `answer`, what they made.
 
     `started`: something of the answer came, thoughts included. `finished`: the finish reason came, so nothing of the text is
@@ -60,13 +61,13 @@ class AnswerStream:
 
     # What a dialect gives
 
+    @abstractmethod
     def take(self, event: dict[str, Any]) -> None:
         """Reads one event. A ValueError, TypeError, LookupError or AttributeError: it has another shape than the dialect's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, usage: Usage) -> Answer | None:
         """The answer, or None where its parts do not fit together."""
-        raise NotImplementedError
 
     def request_id(self) -> str:
         return ""
