@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import cycle, groupby, islice
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,7 @@ import click
 from schemas.topology import STAGES
 from services.cli.broker_config import HOST
 from services.cli.guard import Guard
-from shared.scheduling import gather_turns
+from shared.scheduling import gather_turns, give_way
 from shared.service import EXIT_SETTINGS
 
 POLL_S = 0.05
@@ -40,6 +40,7 @@ LOG_LINE_CHARS_MAX = 400
 SERVICE_PORTS = range(20_000, 32_000)
 SERVICE_PORTS_SHARES = 6        # two Batons that start at the same time look for ports in different shares, mostly
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
+NICE_STEP = 2
 
 Say = Callable[[str], None]
 
@@ -84,11 +85,6 @@ class Child:
     pause_s: float = RESTART_S[0]
     again_s: float | None = None
     restarts: int = 0
-
-    @property
-    def service(self) -> str:
-        """Its name without the number of the replica."""
-        return self.name.rstrip("0123456789").removesuffix("-")
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -153,7 +149,7 @@ class Processes:
                 raise ValueError(f"{name} runs already; stop it first, or choose another replica")
             command = [sys.executable, "-m", *arguments]
             own = self._env | dict(env or {})
-            process = self._launch(command, own, log_file)
+            process = self._launch(name, command, own, log_file)
             self._children[name] = Child(name, command, own, log_file, *ready, process, time.monotonic())
         return name
 
@@ -206,8 +202,12 @@ class Processes:
         with self._lock:
             ending = [self._children.pop(name) for name in names or list(self._children)]
         deadline_s = time.monotonic() + self._stop_timeout_s
+
+        def place(child: Child) -> int:
+            return self._place(child.name)
+
         try:
-            for _, replicas in groupby(sorted(ending, key=self._place), key=self._place):
+            for _, replicas in groupby(sorted(ending, key=place), key=place):
                 _end(list(replicas), deadline_s)
         finally:
             for child in ending:
@@ -226,18 +226,23 @@ class Processes:
         if not self._ending.is_set():
             self.stop()
 
-    def _launch(self, command: list[str], env: dict[str, str], log_file: Path) -> subprocess.Popen[bytes]:
+    def _launch(self, name: str, command: list[str], env: dict[str, str], log_file: Path) -> subprocess.Popen[bytes]:
         with log_file.open("ab") as log:
             return subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupt in the terminal is ours to handle: stages stop in order
-                preexec_fn=self._in_child,
+                preexec_fn=partial(self._in_child, self._steps_back(name)),
             )
 
-    def _in_child(self) -> None:
+    def _in_child(self, steps: int) -> None:
         """What stands in for a provider takes no more turns from a stage than one elsewhere would."""
         self._guard.watch_me()
         gather_turns()
+        give_way(steps)
+
+    def _steps_back(self, name: str) -> int:
+        """Upstream gives way to downstream: on a full machine what was begun is finished, and the rest waits in `intake`."""
+        return NICE_STEP * max(0, len(self._order) - 1 - self._place(name))
 
     def _supervise(self) -> None:
         while not self._ending.wait(POLL_S):
@@ -257,14 +262,15 @@ class Processes:
             child.again_s = float("inf") if code == EXIT_SETTINGS else now_s + child.pause_s
             self._say(_obituary(child, code))
         elif now_s >= child.again_s:
-            child.process = self._launch(child.command, child.env, child.log_file)
+            child.process = self._launch(child.name, child.command, child.env, child.log_file)
             child.started_s, child.again_s = now_s, None
             child.pause_s = min(2 * child.pause_s, RESTART_S[1])
             child.restarts += 1
 
-    def _place(self, child: Child) -> int:
-        """What is not in the order, such as a provider, comes last."""
-        return self._order.index(child.service) if child.service in self._order else len(self._order)
+    def _place(self, name: str) -> int:
+        """Of a service, whatever its replica. What is not in the order, such as a provider, comes last."""
+        service = name.rstrip("0123456789").removesuffix("-")
+        return self._order.index(service) if service in self._order else len(self._order)
 
     def _raise_if_hopeless(self, names: Sequence[str]) -> None:
         for name in names:
