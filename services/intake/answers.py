@@ -25,6 +25,10 @@ CODES: Mapping[Reason, str] = {
 }
 """Codes that OpenAI's clients know; all others are the reason itself."""
 
+NOT_AGAIN: Mapping[str, str] = {"x-should-retry": "false"}
+"""On every answer about a request that is in the log and was not delivered. OpenAI's clients repeat whatever ended with 500 or
+above, twice and without an idempotency key: one request would be made and paid for three times. This they heed."""
+
 _TYPES: Mapping[int, str] = {402: "insufficient_quota", 401: "authentication_error"}
 
 
@@ -68,8 +72,8 @@ def chat_completion(result: Result, answer: Answer) -> dict[str, Any]:
 
 
 def headers_of(result: Result) -> dict[str, str]:
-    """What Baton adds to an answer: which request, which model, what it cost in micro-USD."""
+    """What Baton adds to an answer: which request, which model, what it cost in micro-USD, and whether asking again is of use."""
     headers = {"x-baton-request-id": result.request_id, "x-baton-cost-microusd": str(result.cost_microusd)}
     if result.answer is not None and result.answer.model:
         headers["x-baton-model"] = result.answer.model
-    return headers
+    return headers if result.status is Status.DELIVERED else {**headers, **NOT_AGAIN}

@@ -21,7 +21,7 @@ from schemas.envelope import Envelope, Header
 from schemas.messages import STATUS_OF, Failure, Request, Result
 from schemas.topology import FEEDBACK, REQUESTS
 from services.intake import decide
-from services.intake.answers import chat_completion, error_object, error_of, headers_of, http_status
+from services.intake.answers import NOT_AGAIN, chat_completion, error_object, error_of, headers_of, http_status
 from services.intake.decide import BODY_BYTES_MAX, OPTIONS, Arrival, Submission
 from services.intake.feedback import FIELDS, feedback_of, placed
 from services.intake.idempotency import Claims, digest_of
@@ -334,7 +334,7 @@ def _unanswered(request_id: str) -> RefusedError:
         "no_answer_yet",
         f"request {request_id} is accepted, but its answer has not come back to this replica before its deadline; "
         "it is, or will be, on the topic `results`",
-        headers={"x-baton-request-id": request_id},
+        headers={"x-baton-request-id": request_id, **NOT_AGAIN},
     )
 
 

@@ -246,6 +246,7 @@ async def test_a_chat_completion_looks_like_openais() -> None:
         assert isinstance(body["created"], int)
         assert response.headers["x-baton-request-id"] == envelope.request_id
         assert (response.headers["x-baton-model"], response.headers["x-baton-cost-microusd"]) == ("small", "42")
+        assert "x-should-retry" not in response.headers
         assert envelope.payload.body == CHAT
 
 
@@ -283,6 +284,7 @@ async def test_how_a_request_ended_is_its_http_status(status: Status, reason: Re
         assert (chat.status, error["code"], error["message"]) == (http, code, "says why")
         native = await replica.client.post("/v1/requests?wait=5", json={"prompt": "hi"})
         assert (native.status, (await native.json())["status"]) == (http, status)
+        assert chat.headers["x-should-retry"] == native.headers["x-should-retry"] == "false"
 
 
 async def test_a_stream_is_refused_with_the_fix() -> None:
@@ -300,6 +302,7 @@ async def test_a_chat_that_gets_no_answer_ends_after_its_deadline(monkeypatch: p
         response = await replica.client.post("/v1/chat/completions", json=CHAT | {"deadline_ms": 20})
         assert (response.status, (await response.json())["error"]["code"]) == (504, "no_answer_yet")
         assert response.headers["x-baton-request-id"] == requests_in(replica.broker)[0].request_id
+        assert response.headers["x-should-retry"] == "false"
 
 
 # Idempotency --------------------------------------------------------------------------------------------------------
@@ -413,6 +416,7 @@ async def test_while_the_broker_is_away_nothing_is_accepted_and_afterwards_all_i
         async with asyncio.timeout(5):
             refused = await replica.client.post("/v1/requests", json={"prompt": "a"}, headers=headers)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "2")
+        assert "x-should-retry" not in refused.headers, "what was not accepted may be sent again"
         assert not requests_in(replica.broker)
         replica.broker.unavailable = False
         await asyncio.sleep(0)
