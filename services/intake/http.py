@@ -26,6 +26,7 @@ from services.intake.decide import BODY_BYTES_MAX, OPTIONS, Arrival, Submission
 from services.intake.feedback import FIELDS, feedback_of, placed
 from services.intake.idempotency import Claims, digest_of
 from services.intake.keyring import Keyring
+from services.intake.models import models_of
 from services.intake.replies import Replies
 from shared import trace
 from shared.broker import Headers, Output
@@ -95,6 +96,7 @@ class HttpSource:
             web.post("/v1/requests", self.post_request),
             web.get("/v1/requests/{id}", self.get_request),
             web.post("/v1/chat/completions", self.post_chat),
+            web.get("/v1/models", self.get_models),
             web.post("/v1/feedback", self.post_feedback),
         ])
         return app
@@ -151,6 +153,11 @@ class HttpSource:
             status, body = error_of(result)
             return _json(status, body, headers)
         return _json(200, chat_completion(result, result.answer), headers)
+
+    async def get_models(self, request: web.Request) -> web.Response:
+        """OpenAI's list of models: what the tenant may name."""
+        tenant = self._tenant(request)
+        return _json(200, models_of(self._catalogue(), tenant))
 
     async def post_feedback(self, request: web.Request) -> web.Response:
         """202 once it is in the log. Whether there is such a request of the tenant is settled by whoever learns from it."""

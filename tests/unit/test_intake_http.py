@@ -9,13 +9,14 @@ from aiohttp import ClientConnectorError, FormData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import Tenant
+from schemas.config import Policy, Tenant
 from schemas.envelope import Envelope
 from schemas.messages import Reason, Request, Result, Status
 from schemas.topology import IDEMPOTENCY, REQUESTS
 from services.intake import main
 from services.intake.decide import BODY_BYTES_MAX
-from shared.catalogue import EMPTY
+from shared.catalogue import EMPTY, Catalogue
+from tests.support.builders import a_backend, a_model
 from tests.support.builders_edge import (
     JSON,
     SUBMITTED,
@@ -190,7 +191,8 @@ async def test_without_a_config_nothing_is_refused_for_good() -> None:
      "Bearer env:ACME_KEY", "Bearer café"],
 )  # fmt: skip
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/v1/requests"), ("POST", "/v1/chat/completions"), ("GET", "/v1/requests/x")]
+    ("method", "path"),
+    [("POST", "/v1/requests"), ("POST", "/v1/chat/completions"), ("GET", "/v1/requests/x"), ("GET", "/v1/models")],
 )
 async def test_a_key_that_is_not_one_opens_no_route_not_even_the_open_tenant(
     method: str, path: str, authorization: str
@@ -303,6 +305,46 @@ async def test_a_chat_that_gets_no_answer_ends_after_its_deadline(monkeypatch: p
         assert (response.status, (await response.json())["error"]["code"]) == (504, "no_answer_yet")
         assert response.headers["x-baton-request-id"] == requests_in(replica.broker)[0].request_id
         assert response.headers["x-should-retry"] == "false"
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+def a_catalogue_of_models(tenants: dict[str, Tenant], policy: Policy | None = None) -> Catalogue:
+    served = {"small": ("one", "two"), "large": ("one",)}
+    backends = {f"{name}-{who}": a_backend(name, provider=who) for name, whose in served.items() for who in whose}
+    return Catalogue(
+        version=1_700_000_000_123,
+        models={name: a_model() for name in (*served, "nobody-serves-it")},
+        backends=backends,
+        tenants=tenants,
+        policies={"default": policy or Policy()},
+    )
+
+
+async def test_models_are_listed_as_openai_does_auto_first_and_only_what_is_served() -> None:
+    async with a_replica(catalogue=a_catalogue_of_models({"demo": Tenant(open=True)})) as replica:
+        listed = await (await replica.client.get("/v1/models")).json()
+        assert listed == {
+            "object": "list",
+            "data": [
+                {"id": id, "object": "model", "created": 1_700_000_000, "owned_by": owner}
+                for id, owner in (("auto", "baton"), ("large", "one"), ("small", "one, two"))
+            ],
+        }
+
+
+@pytest.mark.parametrize(
+    ("tenant", "policy", "names"),
+    [
+        (Tenant(keys=("env:ACME_KEY",), models=("small",)), Policy(), ["auto", "small"]),
+        (Tenant(keys=("env:ACME_KEY",)), Policy(deny=("small",)), ["auto", "large"]),
+    ],
+)
+async def test_models_that_tenant_or_policy_rule_out_are_not_listed(tenant: Tenant, policy: Policy, names: list[str]) -> None:
+    async with a_replica(catalogue=a_catalogue_of_models({"acme": tenant}, policy)) as replica:
+        response = await replica.client.get("/v1/models", headers=bearer("acme-key"))
+        assert [model["id"] for model in (await response.json())["data"]] == names
 
 
 # Idempotency --------------------------------------------------------------------------------------------------------
