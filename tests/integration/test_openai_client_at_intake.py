@@ -5,6 +5,7 @@ import re
 from functools import partial
 from typing import Any
 
+import orjson
 import pytest
 from openai import AsyncOpenAI, AuthenticationError, InternalServerError
 
@@ -12,9 +13,11 @@ from schemas.generate import CHECKOUT
 from schemas.messages import Reason, Status
 from services.cli.config_file import load, offered
 from services.cli.up import open_key
+from services.executor.adapters import openai_reply
 from shared.catalogue import Catalogue
 from shared.config import resolve_secret
-from tests.support.builders_edge import Replica, a_failed_result_of, a_replica, answering, requests_in
+from tests.support.builders_edge import Replica, a_failed_result_of, a_replica, a_result_of, answering, requests_in
+from tests.support.builders_executor import completed
 
 CHAT: Any = {"model": "auto", "messages": [{"role": "user", "content": "The capital of France?"}]}
 
@@ -47,6 +50,29 @@ async def test_a_request_whose_answer_is_still_on_its_way_is_not_made_again(monk
             with pytest.raises(InternalServerError, match="is accepted"):
                 await client.chat.completions.create(**CHAT, extra_body={"deadline_ms": 20})
         assert len(requests_in(replica.broker)) == 1
+
+
+# Log-probabilities --------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_provider_says_of_its_tokens_is_what_the_caller_reads() -> None:
+    body = completed("42")
+    body["choices"][0]["logprobs"] = {
+        "content": [
+            {"token": "4", "logprob": -0.1, "top_logprobs": [{"token": "4", "logprob": -0.1}, {"token": "5", "logprob": -3.0}]},
+            {"token": "2", "logprob": -0.2, "top_logprobs": []},
+        ]
+    }
+    answer = openai_reply.reply(200, {}, orjson.dumps(body)).answer
+    async with (
+        a_replica() as replica,
+        answering(replica.broker, lambda e: a_result_of(e, answer=answer)),
+        client_of(replica) as client,
+    ):
+        (choice,) = (await client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2)).choices
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    read = [(each.token, each.logprob, [(top.token, top.logprob) for top in each.top_logprobs]) for each in tokens]
+    assert read == [("4", -0.1, [("4", -0.1), ("5", -3.0)]), ("2", -0.2, [])]
 
 
 # As shipped ---------------------------------------------------------------------------------------------------------

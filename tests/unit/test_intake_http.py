@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.config import Policy, Tenant
 from schemas.envelope import Envelope
-from schemas.messages import Reason, Request, Result, Status
+from schemas.messages import Answer, Reason, Request, Result, Status
 from schemas.topology import IDEMPOTENCY, REQUESTS
 from services.intake import main
 from services.intake.decide import BODY_BYTES_MAX
@@ -242,6 +242,7 @@ async def test_a_chat_completion_looks_like_openais() -> None:
         assert (body["object"], body["model"], body["id"]) == ("chat.completion", "small", f"chatcmpl-{envelope.request_id}")
         (choice,) = body["choices"]
         assert choice["message"] == {"role": "assistant", "content": "Paris", "refusal": None}
+        assert choice["logprobs"] is None
         assert (choice["index"], choice["finish_reason"]) == (0, "stop")
         usage = body["usage"]
         assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (9, 1, 10)
@@ -265,6 +266,28 @@ async def test_tool_calls_come_back_as_they_are() -> None:
         (choice,) = (await (await replica.client.post("/v1/chat/completions", json=CHAT)).json())["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == (None, "tool_calls")
         assert choice["message"]["tool_calls"] == list(calls)
+
+
+async def test_log_probabilities_come_back_in_openais_shape() -> None:
+    logprobs = (
+        {"token": "Par", "logprob": -0.1, "top": [{"token": "Par", "logprob": -0.1}, {"token": "L", "logprob": -2.5}]},
+        {"token": "is", "logprob": -0.2},
+    )
+
+    def answer(envelope: Envelope[Request]) -> Result:
+        return a_result_of(envelope, answer=Answer(text="Paris", model="small", logprobs=logprobs))
+
+    async with a_replica() as replica, answering(replica.broker, answer):
+        response = await replica.client.post("/v1/chat/completions", json=CHAT | {"logprobs": True, "top_logprobs": 2})
+        (choice,) = (await response.json())["choices"]
+        paris, lyon = ({"token": token, "logprob": sure, "bytes": None} for token, sure in (("Par", -0.1), ("L", -2.5)))
+        assert choice["logprobs"] == {
+            "content": [
+                paris | {"top_logprobs": [paris, lyon]},
+                {"token": "is", "logprob": -0.2, "bytes": None, "top_logprobs": []},
+            ],
+            "refusal": None,
+        }
 
 
 @pytest.mark.parametrize(
