@@ -39,6 +39,9 @@ from shared.errors import BatonError
 SIMULATOR = "BATON_SIMULATOR_"
 PROVIDERS = ("alpha", "beta")
 CONFIG_FILE = "baton.yaml"
+OPEN_KEY = {"BATON_DEMO_KEY": "baton-demo"}
+"""A key that everybody knows: OpenAI's clients send one always, and a key that is not one opens nothing."""
+
 ALONE = ("monitor",)
 """Stages of which one is enough here: `--replicas` is about the path of a request."""
 
@@ -124,7 +127,7 @@ def running(options: Options, steps: Steps) -> Iterator[UpState]:
         provider = start_simulator(processes, config, env, steps)
         with choose(steps.say, environment=_broker_environment(env, steps)) as chosen:
             try:
-                own = provider | {BOOTSTRAP: chosen.bootstrap}
+                own = provider | open_key(config, env) | {BOOTSTRAP: chosen.bootstrap}
                 settings = Settings.from_environment(env | own)
                 run(_create_topics(settings, steps))
                 start_stages(processes, options, own)
@@ -174,6 +177,12 @@ def start_simulator(processes: Processes, config: ConfigFile, env: Mapping[str, 
     processes.run("simulator", ["services.simulator", *arguments], (port, "/livez"))
     steps.say(f"provider: the simulator on http://{HOST}:{port}, since no key of a provider is set")
     return {name: f"http://{HOST}:{port}/{provider}/v1" for provider, name in names.items()}
+
+
+def open_key(config: ConfigFile, env: Mapping[str, str]) -> dict[str, str]:
+    """The known key, unless another one is set; only of a tenant that is open anyway, so that it opens nothing else."""
+    opened = {key.removeprefix("env:") for tenant in config.tenants.values() if tenant.open for key in tenant.keys}
+    return {name: key for name, key in OPEN_KEY.items() if name in opened and not env.get(name, "").strip()}
 
 
 def start_stages(processes: Processes, options: Options, own: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """What a result looks like over HTTP: its status, an OpenAI error object, or an OpenAI chat completion. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.messages import Answer, Reason, Result, Status
@@ -24,6 +24,10 @@ CODES: Mapping[Reason, str] = {
     Reason.OVER_BUDGET: "insufficient_quota",
 }
 """Codes that OpenAI's clients know; all others are the reason itself."""
+
+NOT_AGAIN: Mapping[str, str] = {"x-should-retry": "false"}
+"""On every answer about a request that is in the log and was not delivered. OpenAI's clients repeat whatever ended with 500 or
+above, twice and without an idempotency key: one request would be made and paid for three times. This they heed."""
 
 _TYPES: Mapping[int, str] = {402: "insufficient_quota", 401: "authentication_error"}
 
@@ -50,13 +54,14 @@ def chat_completion(result: Result, answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
     if answer.tool_calls:
         message |= {"content": answer.text or None, "tool_calls": list(answer.tool_calls)}
+    choice = {"index": 0, "message": message, "logprobs": _logprobs(answer.logprobs), "finish_reason": answer.finish}
     usage = answer.usage
     return {
         "id": f"chatcmpl-{result.request_id}",
         "object": "chat.completion",
         "created": result.decided_ms // 1000,
         "model": answer.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}],
+        "choices": [choice],
         "usage": {
             "prompt_tokens": usage.tokens_in,
             "completion_tokens": usage.tokens_out,
@@ -67,9 +72,22 @@ def chat_completion(result: Result, answer: Answer) -> dict[str, Any]:
     }
 
 
+def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """OpenAI's shape of a choice's log-probabilities; None where the provider gave none."""
+    if not tokens:
+        return None
+    content = [_token(each) | {"top_logprobs": [_token(other) for other in each.get("top", ())]} for each in tokens]
+    return {"content": content, "refusal": None}
+
+
+def _token(token: Mapping[str, Any]) -> dict[str, Any]:
+    """`bytes` stays null, as OpenAI allows: a token may be part of a character, and its text does not say which."""
+    return {"token": token["token"], "logprob": token["logprob"], "bytes": None}
+
+
 def headers_of(result: Result) -> dict[str, str]:
-    """What Baton adds to an answer: which request, which model, what it cost in micro-USD."""
+    """What Baton adds to an answer: which request, which model, what it cost in micro-USD, and whether asking again is of use."""
     headers = {"x-baton-request-id": result.request_id, "x-baton-cost-microusd": str(result.cost_microusd)}
     if result.answer is not None and result.answer.model:
         headers["x-baton-model"] = result.answer.model
-    return headers
+    return headers if result.status is Status.DELIVERED else {**headers, **NOT_AGAIN}

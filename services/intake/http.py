@@ -21,11 +21,12 @@ from schemas.envelope import Envelope, Header
 from schemas.messages import STATUS_OF, Failure, Request, Result
 from schemas.topology import FEEDBACK, REQUESTS
 from services.intake import decide
-from services.intake.answers import chat_completion, error_object, error_of, headers_of, http_status
+from services.intake.answers import NOT_AGAIN, chat_completion, error_object, error_of, headers_of, http_status
 from services.intake.decide import BODY_BYTES_MAX, OPTIONS, Arrival, Submission
 from services.intake.feedback import FIELDS, feedback_of, placed
 from services.intake.idempotency import Claims, digest_of
 from services.intake.keyring import Keyring
+from services.intake.models import models_of
 from services.intake.replies import Replies
 from shared import trace
 from shared.broker import Headers, Output
@@ -95,6 +96,7 @@ class HttpSource:
             web.post("/v1/requests", self.post_request),
             web.get("/v1/requests/{id}", self.get_request),
             web.post("/v1/chat/completions", self.post_chat),
+            web.get("/v1/models", self.get_models),
             web.post("/v1/feedback", self.post_feedback),
         ])
         return app
@@ -151,6 +153,11 @@ class HttpSource:
             status, body = error_of(result)
             return _json(status, body, headers)
         return _json(200, chat_completion(result, result.answer), headers)
+
+    async def get_models(self, request: web.Request) -> web.Response:
+        """OpenAI's list of models: what the tenant may name."""
+        tenant = self._tenant(request)
+        return _json(200, models_of(self._catalogue(), tenant))
 
     async def post_feedback(self, request: web.Request) -> web.Response:
         """202 once it is in the log. Whether there is such a request of the tenant is settled by whoever learns from it."""
@@ -334,7 +341,7 @@ def _unanswered(request_id: str) -> RefusedError:
         "no_answer_yet",
         f"request {request_id} is accepted, but its answer has not come back to this replica before its deadline; "
         "it is, or will be, on the topic `results`",
-        headers={"x-baton-request-id": request_id},
+        headers={"x-baton-request-id": request_id, **NOT_AGAIN},
     )
 
 

@@ -5,7 +5,7 @@ the filters. When nothing is left, the last bar that any model ran into names th
 Beside the candidates stand the configured fallbacks of each, for the two failures that other models can mend.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -14,6 +14,7 @@ from schemas.ledger import FailureClass
 from schemas.messages import Candidate, Cascade, Excluded, Failure, Fallback, Features, Reason
 from schemas.spend import SpendEntry, Spent
 from services.router.cascades import begun
+from services.router.fallbacks import chain, chains, sentence
 from services.router.offers import Option
 from services.router.rank import NOTHING_RANKED, Prospect, Ranked, Terms, prospect, rank
 from shared.spend import Standing, periods_at
@@ -32,9 +33,10 @@ class Bar(IntEnum):
     CERTIFICATE = 6
     CONTEXT = 7
     PRICE = 8
-    CIRCUIT = 9
-    BUDGET = 10
-    TIME = 11
+    BACKEND = 9
+    CIRCUIT = 10
+    BUDGET = 11
+    TIME = 12
 
 
 FAILURE_OF = {
@@ -46,6 +48,7 @@ FAILURE_OF = {
     Bar.CAPABILITY: (Reason.NO_ABLE_MODEL, "no model has every capability the request needs"),
     Bar.CERTIFICATE: (Reason.NO_ABLE_MODEL, "policies.<name>.require_certified: no able model has passed; run baton certify"),
     Bar.CONTEXT: (Reason.CONTEXT_TOO_LONG, "no model's context holds the prompt and max_tokens; shorten either"),
+    Bar.BACKEND: (Reason.NO_ABLE_MODEL, "no provider of an able model is configured here; set its key and run baton apply"),
     Bar.CIRCUIT: (Reason.NO_ABLE_MODEL, "every able model's providers are failing at the moment; send it again later"),
     Bar.BUDGET: (Reason.OVER_BUDGET, "every able model could cost more than is left; raise max_cost_usd or lower max_tokens"),
     Bar.TIME: (Reason.NO_TIME_LEFT, "every able model usually takes longer than is left; allow a longer deadline_ms"),
@@ -200,7 +203,7 @@ def _planned(task: Features, ranked: Ranked, sifted: _Sifted, rule: str, limits:
     return Decision(
         candidates=tuple(_candidate(each, task) for each in firsts),
         excluded=sifted.excluded(chosen),
-        rule=rule + "".join(_where(fallback) for fallback in fallbacks),
+        rule=rule + "".join(sentence(fallback) for fallback in fallbacks),
         fallbacks=fallbacks,
         ranked=ranked,
         cascade=cascade,
@@ -249,9 +252,11 @@ def _unfit(option: Option, task: Features, limits: Limits) -> tuple[Bar, str] | 
         return Bar.CONTEXT, f"its context of {offer.context_tokens} tokens cannot hold {tokens}"
     if limits.max_price is not None and not offer.charges_at_most(*limits.max_price):
         return Bar.PRICE, "it charges more than max_price"
+    if not offer.backends:
+        return Bar.BACKEND, "it has no backend; is its key set?"
     if not option.usable:
         shut = "no provider may be called before the deadline" if option.gated else "every circuit is open"
-        return Bar.CIRCUIT, shut if offer.backends else "it has no backend; is its key set?"
+        return Bar.CIRCUIT, shut
     left_microusd = limits.budget_left_microusd
     if left_microusd is not None:
         cost_max_microusd = offer.cost_max_microusd(task.tokens_in, task.tokens_out_max)
@@ -299,51 +304,21 @@ def _chosen(ranked: Sequence[Prospect], candidates_max: int) -> list[Prospect]:
 
 def _fallbacks(task: Features, chosen: Sequence[Option], sifted: _Sifted, limits: Limits) -> Iterator[Fallback]:
     terms = _terms(limits)
-    for option in chosen:
-        offer = option.offer
-        if not offer.on_context_length and not offer.on_content_filtered:
-            continue
-        chains = (
-            (FailureClass.CONTEXT_LENGTH, offer.on_context_length),
-            (FailureClass.CONTENT_FILTERED, offer.on_content_filtered),
-        )
-        for failure, names in chains:
-            able = _chain(task, offer.model, names, failure, sifted, limits) if names else []
-            if able:
-                candidates = tuple(_candidate(prospect(task, each, terms), task) for each in able)
-                yield Fallback(model=offer.model, failure=failure, candidates=candidates)
-
-
-def _chain(
-    task: Features, model: str, names: Sequence[str], failure: FailureClass, sifted: _Sifted, limits: Limits
-) -> list[Option]:
-    """The able models of a configured chain, in its order. Whoever pins a model gets its chains, too.
-
-    Where a context was too small, the estimate was wrong, so only a bigger one will do, whatever the estimate says.
-    """
-    unpinned = replace(limits, pinned=None)
-    options = {option.offer.model: option for option in sifted.options}
-    context_tokens = options[model].offer.context_tokens if failure is FailureClass.CONTEXT_LENGTH else 0
-    return [
-        option
-        for name in dict.fromkeys(names)
-        if name != model
-        and (option := options.get(name)) is not None
-        and option.offer.context_tokens > context_tokens
-        and _barred(option, task, unpinned, sifted.quality_tried) is None
-    ]
+    for model, failure, able in chains(chosen, sifted.options, _stands_in(task, sifted, limits)):
+        candidates = tuple(_candidate(prospect(task, each, terms), task) for each in able)
+        yield Fallback(model=model, failure=failure, candidates=candidates)
 
 
 def _instead_of_pinned(task: Features, sifted: _Sifted, limits: Limits) -> list[Option]:
     if limits.pinned is None or sifted.bar_of(limits.pinned) is not Bar.CONTEXT:
         return []
-    names = next(option.offer.on_context_length for option in sifted.options if option.offer.model == limits.pinned)
-    return _chain(task, limits.pinned, names, FailureClass.CONTEXT_LENGTH, sifted, limits)
+    pinned = next(option for option in sifted.options if option.offer.model == limits.pinned)
+    return chain(pinned, FailureClass.CONTEXT_LENGTH, sifted.options, _stands_in(task, sifted, limits))
 
 
-def _where(fallback: Fallback) -> str:
-    when = "its context is too small" if fallback.failure is FailureClass.CONTEXT_LENGTH else "a content filter refuses"
-    return f"; after {fallback.model}, where {when}: {', '.join(candidate.model for candidate in fallback.candidates)}"
+def _stands_in(task: Features, sifted: _Sifted, limits: Limits) -> Callable[[Option], bool]:
+    """Whether a model of a chain is able. Whoever pins a model gets its chains, too."""
+    return lambda option: _barred(option, task, replace(limits, pinned=None), sifted.quality_tried) is None
 
 
 _ORDERS = {"price": "cheapest", "latency": "fastest", "quality": "best"}

@@ -13,6 +13,7 @@ import yaml
 from schemas.config import ConfigFile
 from schemas.generate import CHECKOUT
 from schemas.topology import STAGES, Stage
+from services.cli.up import OPEN_KEY
 from shared.config import Settings, env_name
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text("utf-8"))
@@ -41,6 +42,11 @@ def test_an_environment_name_is_known(name: str) -> None:
     settings = {env_name(field) for field in Settings.model_fields}
     unknown = OURS[name].get("environment", {}).keys() - settings - _names_in_the_config_file() - _names_it_reads_itself(name)
     assert not unknown, f"{', '.join(sorted(unknown))}: neither a setting nor named in baton.yaml"
+
+
+def test_the_open_tenants_known_key_is_that_of_baton_up() -> None:
+    given = SERVICES["intake"]["environment"]
+    assert {name: given[name] for name in OPEN_KEY} == {name: f"${{{name}:-{key}}}" for name, key in OPEN_KEY.items()}
 
 
 @every_service

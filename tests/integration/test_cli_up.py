@@ -1,5 +1,6 @@
 """`baton up --demo` as a newcomer runs it: a real broker, every stage, the simulator, and every example with its outcome."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -22,8 +24,9 @@ PROVIDER_KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRA
 
 
 def environment(run_dir: Path) -> dict[str, str]:
-    """No key of a provider, whatever the machine has: a test must not spend money."""
-    return {name: value for name, value in os.environ.items() if name not in PROVIDER_KEYS} | {"BATON_RUN": str(run_dir)}
+    """No key of a provider, whatever the machine has: a test must not spend money. Nor one of a tenant's own."""
+    kept = {name: value for name, value in os.environ.items() if name not in (*PROVIDER_KEYS, "BATON_DEMO_KEY")}
+    return kept | {"BATON_RUN": str(run_dir)}
 
 
 def baton(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +63,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def models_named(run_dir: Path, key: str) -> list[str]:
+    """What OpenAI's client would list with a key."""
+    url = json.loads((run_dir / "up.json").read_text("utf-8"))["http_url"]
+    with urlopen(Request(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}), timeout=10) as response:
+        return [model["id"] for model in json.load(response)["data"]]
+
+
 def test_every_example_ends_as_it_says_and_nothing_is_left_running(tmp_path: Path) -> None:
     (port,) = service_ports(1)
     done = baton(tmp_path, "up", "--demo", "--http-port", str(port))
@@ -83,6 +93,7 @@ def test_other_commands_find_the_running_baton_and_it_stops_clean(tmp_path: Path
         places = [traced.index(f"  {topic} ") for topic in path]
         assert places == sorted(places)
         assert "runs already" in baton(tmp_path, "up").stderr
+        assert models_named(tmp_path, "baton-demo")[0] == "auto", "the known key is a key of the open tenant"
         below = descendants(running.pid)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0

@@ -137,10 +137,11 @@ async def a_replica(
     catalogue: Catalogue | None = None,
     replica_index: int = 0,
     clock: Clock | None = None,
+    resolve: Callable[[str], str] = SECRETS.__getitem__,
 ) -> AsyncIterator[Replica]:
     broker = broker or await a_broker(clock)
     known = catalogue or a_catalogue()
-    intake = Intake(broker, clock or SystemClock(), lambda: known, replica_index, resolve=SECRETS.__getitem__)
+    intake = Intake(broker, clock or SystemClock(), lambda: known, replica_index, resolve=resolve)
     await intake.open()
     client = TestClient(TestServer(intake.http.app()))
     await client.start_server()

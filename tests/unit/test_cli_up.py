@@ -1,8 +1,9 @@
 import pytest
 
 from schemas.config import ConfigFile
-from services.cli.config_file import parse
-from services.cli.up import real_backends
+from schemas.generate import CHECKOUT
+from services.cli.config_file import load, parse
+from services.cli.up import OPEN_KEY, open_key, real_backends
 
 
 @pytest.fixture
@@ -29,3 +30,15 @@ policies: {default: {}}
 )
 def test_only_a_key_that_is_set_makes_a_provider_real(config: ConfigFile, env: dict[str, str], expected: list[str]) -> None:
     assert real_backends(config, env) == expected
+
+
+def test_the_shipped_open_tenant_has_the_known_key_until_another_one_is_set() -> None:
+    shipped = load(CHECKOUT / "baton.yaml")
+    assert open_key(shipped, {}) == open_key(shipped, {"BATON_DEMO_KEY": " "}) == OPEN_KEY
+    assert open_key(shipped, {"BATON_DEMO_KEY": "my own"}) == {}, "nor is mine written into .run/up.json"
+
+
+def test_a_tenant_that_is_not_open_is_not_opened_by_a_key_that_everybody_knows() -> None:
+    shipped = load(CHECKOUT / "baton.yaml")
+    closed = {name: tenant.model_copy(update={"open": False}) for name, tenant in shipped.tenants.items()}
+    assert open_key(shipped.model_copy(update={"tenants": closed}), {}) == {}

@@ -9,13 +9,14 @@ from aiohttp import ClientConnectorError, FormData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import Tenant
+from schemas.config import Policy, Tenant
 from schemas.envelope import Envelope
-from schemas.messages import Reason, Request, Result, Status
+from schemas.messages import Answer, Reason, Request, Result, Status
 from schemas.topology import IDEMPOTENCY, REQUESTS
 from services.intake import main
 from services.intake.decide import BODY_BYTES_MAX
-from shared.catalogue import EMPTY
+from shared.catalogue import EMPTY, Catalogue
+from tests.support.builders import a_backend, a_model
 from tests.support.builders_edge import (
     JSON,
     SUBMITTED,
@@ -190,7 +191,8 @@ async def test_without_a_config_nothing_is_refused_for_good() -> None:
      "Bearer env:ACME_KEY", "Bearer café"],
 )  # fmt: skip
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/v1/requests"), ("POST", "/v1/chat/completions"), ("GET", "/v1/requests/x")]
+    ("method", "path"),
+    [("POST", "/v1/requests"), ("POST", "/v1/chat/completions"), ("GET", "/v1/requests/x"), ("GET", "/v1/models")],
 )
 async def test_a_key_that_is_not_one_opens_no_route_not_even_the_open_tenant(
     method: str, path: str, authorization: str
@@ -240,12 +242,14 @@ async def test_a_chat_completion_looks_like_openais() -> None:
         assert (body["object"], body["model"], body["id"]) == ("chat.completion", "small", f"chatcmpl-{envelope.request_id}")
         (choice,) = body["choices"]
         assert choice["message"] == {"role": "assistant", "content": "Paris", "refusal": None}
+        assert choice["logprobs"] is None
         assert (choice["index"], choice["finish_reason"]) == (0, "stop")
         usage = body["usage"]
         assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (9, 1, 10)
         assert isinstance(body["created"], int)
         assert response.headers["x-baton-request-id"] == envelope.request_id
         assert (response.headers["x-baton-model"], response.headers["x-baton-cost-microusd"]) == ("small", "42")
+        assert "x-should-retry" not in response.headers
         assert envelope.payload.body == CHAT
 
 
@@ -262,6 +266,28 @@ async def test_tool_calls_come_back_as_they_are() -> None:
         (choice,) = (await (await replica.client.post("/v1/chat/completions", json=CHAT)).json())["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == (None, "tool_calls")
         assert choice["message"]["tool_calls"] == list(calls)
+
+
+async def test_log_probabilities_come_back_in_openais_shape() -> None:
+    logprobs = (
+        {"token": "Par", "logprob": -0.1, "top": [{"token": "Par", "logprob": -0.1}, {"token": "L", "logprob": -2.5}]},
+        {"token": "is", "logprob": -0.2},
+    )
+
+    def answer(envelope: Envelope[Request]) -> Result:
+        return a_result_of(envelope, answer=Answer(text="Paris", model="small", logprobs=logprobs))
+
+    async with a_replica() as replica, answering(replica.broker, answer):
+        response = await replica.client.post("/v1/chat/completions", json=CHAT | {"logprobs": True, "top_logprobs": 2})
+        (choice,) = (await response.json())["choices"]
+        paris, lyon = ({"token": token, "logprob": sure, "bytes": None} for token, sure in (("Par", -0.1), ("L", -2.5)))
+        assert choice["logprobs"] == {
+            "content": [
+                paris | {"top_logprobs": [paris, lyon]},
+                {"token": "is", "logprob": -0.2, "bytes": None, "top_logprobs": []},
+            ],
+            "refusal": None,
+        }
 
 
 @pytest.mark.parametrize(
@@ -283,6 +309,7 @@ async def test_how_a_request_ended_is_its_http_status(status: Status, reason: Re
         assert (chat.status, error["code"], error["message"]) == (http, code, "says why")
         native = await replica.client.post("/v1/requests?wait=5", json={"prompt": "hi"})
         assert (native.status, (await native.json())["status"]) == (http, status)
+        assert chat.headers["x-should-retry"] == native.headers["x-should-retry"] == "false"
 
 
 async def test_a_stream_is_refused_with_the_fix() -> None:
@@ -300,6 +327,47 @@ async def test_a_chat_that_gets_no_answer_ends_after_its_deadline(monkeypatch: p
         response = await replica.client.post("/v1/chat/completions", json=CHAT | {"deadline_ms": 20})
         assert (response.status, (await response.json())["error"]["code"]) == (504, "no_answer_yet")
         assert response.headers["x-baton-request-id"] == requests_in(replica.broker)[0].request_id
+        assert response.headers["x-should-retry"] == "false"
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+def a_catalogue_of_models(tenants: dict[str, Tenant], policy: Policy | None = None) -> Catalogue:
+    served = {"small": ("one", "two"), "large": ("one",)}
+    backends = {f"{name}-{who}": a_backend(name, provider=who) for name, whose in served.items() for who in whose}
+    return Catalogue(
+        version=1_700_000_000_123,
+        models={name: a_model() for name in (*served, "nobody-serves-it")},
+        backends=backends,
+        tenants=tenants,
+        policies={"default": policy or Policy()},
+    )
+
+
+async def test_models_are_listed_as_openai_does_auto_first_and_only_what_is_served() -> None:
+    async with a_replica(catalogue=a_catalogue_of_models({"demo": Tenant(open=True)})) as replica:
+        listed = await (await replica.client.get("/v1/models")).json()
+        assert listed == {
+            "object": "list",
+            "data": [
+                {"id": id, "object": "model", "created": 1_700_000_000, "owned_by": owner}
+                for id, owner in (("auto", "baton"), ("large", "one"), ("small", "one, two"))
+            ],
+        }
+
+
+@pytest.mark.parametrize(
+    ("tenant", "policy", "names"),
+    [
+        (Tenant(keys=("env:ACME_KEY",), models=("small",)), Policy(), ["auto", "small"]),
+        (Tenant(keys=("env:ACME_KEY",)), Policy(deny=("small",)), ["auto", "large"]),
+    ],
+)
+async def test_models_that_tenant_or_policy_rule_out_are_not_listed(tenant: Tenant, policy: Policy, names: list[str]) -> None:
+    async with a_replica(catalogue=a_catalogue_of_models({"acme": tenant}, policy)) as replica:
+        response = await replica.client.get("/v1/models", headers=bearer("acme-key"))
+        assert [model["id"] for model in (await response.json())["data"]] == names
 
 
 # Idempotency --------------------------------------------------------------------------------------------------------
@@ -413,6 +481,7 @@ async def test_while_the_broker_is_away_nothing_is_accepted_and_afterwards_all_i
         async with asyncio.timeout(5):
             refused = await replica.client.post("/v1/requests", json={"prompt": "a"}, headers=headers)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "2")
+        assert "x-should-retry" not in refused.headers, "what was not accepted may be sent again"
         assert not requests_in(replica.broker)
         replica.broker.unavailable = False
         await asyncio.sleep(0)

@@ -150,6 +150,26 @@ def test_a_model_is_out_only_when_every_one_of_its_circuits_is_open() -> None:
     assert reasons(none) == {"small": "every circuit is open"}
 
 
+UNSERVED = a_catalogue({"small": a_model(), "large": a_model(capabilities=("tools",))}, {"small-a": a_backend()})
+"""Nobody serves `large`: the key of its provider is not set."""
+
+
+@pytest.mark.parametrize("question", [{"pinned": "large"}, {"features": {"needs": ("tools",)}}, {"denied": ("small",)}])
+def test_where_an_able_model_has_no_provider_the_fix_is_said_and_nobody_is_told_to_send_it_later(
+    question: dict[str, Any],
+) -> None:
+    decision = decided(UNSERVED, **question)
+    assert failed_for(decision) is Reason.NO_ABLE_MODEL
+    assert decision.rule == "no model: no provider of an able model is configured here; set its key and run baton apply"
+    assert reasons(decision)["large"] == "it has no backend; is its key set?"
+
+
+def test_where_one_able_model_has_no_provider_and_the_other_ones_are_failing_it_may_be_sent_later() -> None:
+    decision = decided(UNSERVED, fleet_of(opened("small-a", 90_000)))
+    assert failed_for(decision) is Reason.NO_ABLE_MODEL
+    assert decision.rule.endswith("providers are failing at the moment; send it again later")
+
+
 def test_where_every_circuit_is_open_the_plan_waits_for_the_probes_that_are_due_in_time() -> None:
     fleet = fleet_of(opened("small-a", 90_000), opened("medium-a", 59_999), opened("large-a", 1_000))
     decision = decided(fleet=fleet)
