@@ -128,7 +128,9 @@ class Broker(Protocol):
     """A Kafka cluster."""
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> Sequence[str]:
-        """Create what is missing, grow partitions, alter settings; never shrink or delete. Returns the names it created."""
+        """Create what is missing, grow partitions, alter what the specs say; never shrink or delete, nor touch what else is
+        set on a topic. Returns the names it created. Raises TopicRefusedError.
+        """
 
     async def partition_counts(self, topics: Iterable[str]) -> Mapping[str, int]:
         """Partitions of each topic that exists."""

@@ -5,6 +5,7 @@ What changes while running comes from the `config` topic, not from here. Secrets
 
 import os
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ _POD = re.compile(r"^.+-(\d{1,3})$")  # a StatefulSet's pod; a Deployment's rand
 _SECRET_FIELDS = frozenset({"kafka_sasl_password"})
 _PASSWORD_FILE = "KAFKA_SASL_PASSWORD_FILE"
 _SHOWN_CHARS_MAX = 40
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")   # without a port the client takes 9092
 
 
 class Settings(BaseModel):
@@ -105,7 +107,7 @@ class Settings(BaseModel):
         if "replica_index" not in given and (pod := _POD.match(env.get("HOSTNAME", ""))):
             given["replica_index"] = pod[1]
         settings, invalid = _validated(given)
-        problems += invalid + _contradictions(settings)
+        problems += invalid + _contradictions(settings) + _unusable(settings)
         if needs_broker and not settings.kafka_bootstrap_servers:
             problems.append("KAFKA_BOOTSTRAP_SERVERS: not set; give host:port of a Kafka broker")
         if problems:
@@ -167,6 +169,33 @@ def _contradictions(settings: Settings) -> list[str]:
             if not getattr(settings, name)
         ]
     return problems
+
+
+def _unusable(settings: Settings) -> list[str]:
+    """What the Kafka client would only find out by an exception of its own, in the middle of a start."""
+    addresses = [address.strip() for address in settings.kafka_bootstrap_servers.split(",")]
+    problems = [
+        f'KAFKA_BOOTSTRAP_SERVERS: "{address[:_SHOWN_CHARS_MAX]}" is no address; give host:port, comma-separated'
+        for address in addresses
+        if settings.kafka_bootstrap_servers and not _is_address(address)
+    ]
+    if settings.kafka_ssl_cafile and "SSL" in settings.kafka_security_protocol:
+        problems += _ca_file_problems(settings.kafka_ssl_cafile)
+    return problems
+
+
+def _is_address(text: str) -> bool:
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and (found[1] is None or 1 <= int(found[1]) <= 65535)
+
+
+def _ca_file_problems(path: str) -> list[str]:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else (error.strerror or str(error)).lower()
+        return [f"KAFKA_SSL_CAFILE: {path}: {reason}; mount a PEM file there, readable for this process, or unset it"]
+    return []
 
 
 def _password_from_file(env: Mapping[str, str], given: dict[str, str]) -> list[str]:

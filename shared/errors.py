@@ -6,6 +6,7 @@ BatonError
 ├── UndecodableError       a record's bytes are not what its topic promises
 ├── RecordTooLargeError    a record that would not fit its topic
 ├── ForeignTopicError      a stage wrote a topic that is not in its row: a bug, it crashes
+├── TopicRefusedError      the broker will not have a topic as it is wanted: rights, settings, copies; a human must act
 ├── BrokerUnavailableError operating error: back off, keep the offset, begin a new session
 ├── FencedError            another process owns this partition now: drop what is not committed
 ├── FrozenError            this process stood still past its session timeout: it must not act on what it remembers
@@ -34,6 +35,10 @@ class RecordTooLargeError(BatonError):
 
 
 class ForeignTopicError(BatonError):
+    pass
+
+
+class TopicRefusedError(BatonError):
     pass
 
 

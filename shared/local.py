@@ -61,7 +61,7 @@ class LocalBroker:
             if not partitions:
                 created.append(spec.name)
             partitions.extend([] for _ in range(spec.partitions - len(partitions)))
-            self.configs[spec.name] = dict(spec.configs)
+            self.configs.setdefault(spec.name, {}).update(spec.configs)
         return created
 
     async def partition_counts(self, topics: Iterable[str]) -> Mapping[str, int]:

@@ -15,7 +15,7 @@ from schemas.certificate import Certificate
 from schemas.config import ConfigFile, ConfigRecord, Strict
 from schemas.pipeline import expanded
 from schemas.topology import CONFIG, topic_spec
-from services.cli.address import known_environment, known_settings
+from services.cli.address import BOOTSTRAP, bootstrap_option, known_environment, known_settings
 from services.cli.config_file import SECRET_FIELDS, load, offered
 from shared.broker import Broker, Output
 from shared.catalogue import VERSION_KEY
@@ -197,13 +197,14 @@ def _output(key: str, version: int, spec: Spec) -> Output:
 @click.argument("file", default="baton.yaml", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--wait", is_flag=True, help=f"Wait up to {WAIT_S} s for a broker that does not answer yet.")
-def apply(file: Path, dry_run: bool, wait: bool) -> None:
+@bootstrap_option
+def apply(file: Path, dry_run: bool, wait: bool, bootstrap: str | None) -> None:
     """Check FILE (default: baton.yaml) and put it into force, without a restart of anything."""
     try:
-        choice = offered(load(file), known_environment())
+        choice = offered(load(file), known_environment(bootstrap))
         for note in choice.left_out:
             click.echo(note, err=True)
-        report = asyncio.run(_apply(choice.config, dry_run, WAIT_S if wait else 0))
+        report = asyncio.run(_apply(choice.config, dry_run, WAIT_S if wait else 0, bootstrap))
     except BatonError as error:
         raise click.ClickException(str(error)) from None
     for line in report.lines():
@@ -217,9 +218,9 @@ def _conclusion(report: ApplyReport, dry_run: bool) -> str:
     return "nothing written (--dry-run)" if dry_run else f"version {report.version} is in force"
 
 
-async def _apply(config: ConfigFile, dry_run: bool, wait_s: float) -> ApplyReport:
-    """Against the broker of the environment. Raises BrokerUnavailableError when it does not answer in time."""
-    settings = known_settings()
+async def _apply(config: ConfigFile, dry_run: bool, wait_s: float, bootstrap: str | None) -> ApplyReport:
+    """Raises BrokerUnavailableError when the broker does not answer in time."""
+    settings = known_settings(bootstrap)
     broker = KafkaBroker(kafka_options(settings, "baton-apply"))
     clock = SystemClock()
     give_up_s = clock.monotonic_s() + wait_s
@@ -229,8 +230,9 @@ async def _apply(config: ConfigFile, dry_run: bool, wait_s: float) -> ApplyRepor
                 return await apply_config(broker, config, clock.now_ms(), dry_run)
             except BrokerUnavailableError as error:
                 if clock.monotonic_s() >= give_up_s:
-                    where = f"no broker at KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}"
-                    raise BrokerUnavailableError(f"{where}: correct it, or try --wait ({error})") from error
+                    where = f"no broker answers at {settings.kafka_bootstrap_servers}"
+                    fix = f"correct {BOOTSTRAP} or --bootstrap, or try --wait"
+                    raise BrokerUnavailableError(f"{where}: {fix} ({error})") from error
             await asyncio.sleep(RETRY_S)
     finally:
         await broker.close()

@@ -1,6 +1,6 @@
 """Turns a data directory into a running Apache Kafka: one JVM per node, on loopback, without a container.
 
-An embedded broker must never outlive the process that started it, not even if that one is killed.
+An embedded broker and its temporary data must never outlive the process that started it, not even if that one is killed.
 """
 
 import base64
@@ -51,6 +51,8 @@ class KafkaProcess:
         self._overrides = overrides
         self._guard = Guard() if tied else None
         self._temporary = temporary
+        if self._guard and temporary:
+            self._guard.delete_at_end(home)
         self._jvms: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod

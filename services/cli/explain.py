@@ -16,6 +16,7 @@ from schemas.quality import Feedback, QualityEntry
 from schemas.topology import ATTEMPTS, FEEDBACK, PLANS, QUALITY, RESULTS, VERDICTS, Topic
 from services.cli.address import bootstrap_option, connected, known_settings, run
 from services.cli.describe import describe, held_against
+from services.cli.request_ids import RequestId
 from services.cli.results_table import usd
 from services.cli.trace import Step, accepted_ms, steps_of
 from shared.broker import Broker
@@ -29,7 +30,7 @@ SCORES = ("quality", "micro-USD", "p95 ms", "share failing", "utility", "judgeme
 
 
 @click.command("explain")
-@click.argument("request_id")
+@click.argument("request_id", type=RequestId())
 @bootstrap_option
 def explain(request_id: str, bootstrap: str | None) -> None:
     """Why a request went where it went: candidates, figures, what was left out, and what came of it."""
@@ -40,7 +41,7 @@ def explain(request_id: str, bootstrap: str | None) -> None:
 
     steps, quality = run(found())
     if not steps:
-        raise click.ClickException(f"no plan or result of request {request_id}; see: baton trace {request_id}")
+        raise click.ClickException(f"no plan or result of a request {request_id}; see: baton trace {request_id}")
     for line in explained(steps, quality):
         click.echo(line)
 

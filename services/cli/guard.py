@@ -1,4 +1,5 @@
-"""Kills the children that their parent left behind: no child outlives who started it, however that ends.
+"""Kills the children that their parent left behind, and deletes its temporary data: neither outlives who started it, however
+that ends.
 
 A guard is a process that waits until our end of its standard input closes, which the kernel does whatever happens to us. Not
 PR_SET_PDEATHSIG: that is Linux only, and follows the *thread* that forked, which may end long before us.
@@ -9,18 +10,28 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 PROGRAM = """
 import os, sys
-pids = set()
-for line in sys.stdin:
-    (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
+pids, folders = set(), []
+for line in sys.stdin.buffer:
+    if line[:1] == b"/":
+        folders.append(line[:-1])
+    else:
+        (pids.add if line[:1] == b"+" else pids.discard)(int(line[1:]))
 for pid in pids:
     try:
         os.kill(pid, 9)
     except ProcessLookupError:
         pass
+for folder in folders:
+    import shutil, time
+    give_up_s = time.monotonic() + 10
+    while os.path.exists(folder) and time.monotonic() < give_up_s:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.01)   # who was killed just now may still be writing there
 """
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,8 +60,12 @@ class Guard:
         with suppress(ValueError, BrokenPipeError):   # closed, or gone: nobody knows the pid any more
             self._tell(b"-%d\n" % pid)
 
+    def delete_at_end(self, folder: Path) -> None:
+        """Whatever is in it then."""
+        self._tell(b"%s\n" % os.fsencode(folder.absolute()))
+
     def close(self) -> None:
-        """As if this process ended: a child that was not forgotten is killed."""
+        """As if this process ended: a child that was not forgotten is killed, and folders are deleted."""
         self._end.close()
         self._process.wait()
 

@@ -12,6 +12,7 @@ from schemas.messages import ReviewAction
 from schemas.review import Review, ReviewDecision
 from schemas.topology import REVIEW_DECISIONS, REVIEWS, VERDICTS, Topic
 from services.cli.address import bootstrap_option, connected, known_settings, run
+from services.cli.request_ids import RequestId, whole_id
 from shared.broker import Broker, Output, Record
 from shared.codec import decode, encode
 
@@ -25,7 +26,7 @@ def review() -> None:
 
 
 @review.command("list")
-@click.argument("request_id", required=False)
+@click.argument("request_id", type=RequestId(), required=False)
 @bootstrap_option
 def list_(request_id: str | None, bootstrap: str | None) -> None:
     """The answers that wait, soonest deadline first; with an id, all of that one: what was asked, and the answer."""
@@ -44,7 +45,7 @@ def list_(request_id: str | None, bootstrap: str | None) -> None:
 
 
 def _decides(action: ReviewAction, what: str) -> click.Command:
-    @click.argument("request_id")
+    @click.argument("request_id", type=RequestId())
     @click.option("--by", default=getpass.getuser, help="Who decides, as the verdict will say. Default: you.")
     @bootstrap_option
     def command(request_id: str, by: str, bootstrap: str | None) -> None:
@@ -58,7 +59,7 @@ _decides(ReviewAction.REJECT, "Deliver no answer: the request ends failed.")
 
 
 @review.command("edit")
-@click.argument("request_id")
+@click.argument("request_id", type=RequestId())
 @click.argument("text", required=False)
 @click.option("--file", type=click.File("r"), help="Where the text stands instead; - is standard input.")
 @click.option("--by", default=getpass.getuser, help="Who decides, as the verdict will say. Default: you.")
@@ -117,13 +118,13 @@ async def _records(broker: Broker, topic: Topic, since_ms: int) -> list[Record]:
     return found
 
 
-def _chosen(waiting: Sequence[Envelope[Review]], request_id: str) -> Envelope[Review]:
+def _chosen(waiting: Sequence[Envelope[Review]], beginning: str) -> Envelope[Review]:
     """The one whose id begins so. Raises ClickException where there is none, or more than one."""
-    found = [each for each in waiting if each.request_id.startswith(request_id)]
-    if len(found) != 1:
-        problem = "more than one review begins so; give more of the id" if found else "nothing under review has this id"
-        raise click.ClickException(f"{problem}; see: baton review list")
-    return found[0]
+    by_id = {each.request_id: each for each in waiting}
+    whole = whole_id(beginning, by_id)
+    if whole is None:
+        raise click.ClickException("nothing under review has this id; see: baton review list")
+    return by_id[whole]
 
 
 def line(envelope: Envelope[Review], now_ms: int) -> str:

@@ -25,6 +25,7 @@ from schemas.topology import (
 )
 from services.cli.address import bootstrap_option, connected, known_settings, run
 from services.cli.describe import describe, request_of
+from services.cli.request_ids import RequestId, whole_id
 from shared.broker import Broker, Record
 
 PATH = (
@@ -42,23 +43,31 @@ class Step:
 
     topic: Topic
     record: Record
+    request_id: str = ""
 
 
-async def steps_of(broker: Broker, request_id: str, topics: Sequence[Topic] = PATH) -> list[Step]:
-    """Every record of a request, oldest first. Reads each topic once, all at the same time."""
-    found = await asyncio.gather(*(_steps_on(broker, topic, request_id) for topic in topics))
+async def steps_of(broker: Broker, beginning: str, topics: Sequence[Topic] = PATH) -> list[Step]:
+    """Every record of the request whose id begins so, oldest first. Reads each topic once, all at the same time.
+
+    Raises ClickException where more than one request begins so.
+    """
+    found = await asyncio.gather(*(_steps_on(broker, topic, beginning) for topic in topics))
     steps = [step for steps in found for step in steps]
-    return sorted(steps, key=lambda step: (step.record.timestamp_ms, topics.index(step.topic)))
+    whole = whole_id(beginning, (step.request_id for step in steps))
+    mine = [step for step in steps if step.request_id == whole]
+    return sorted(mine, key=lambda step: (step.record.timestamp_ms, topics.index(step.topic)))
 
 
-async def _steps_on(broker: Broker, topic: Topic, request_id: str) -> list[Step]:
+async def _steps_on(broker: Broker, topic: Topic, beginning: str) -> list[Step]:
     reader = await broker.reader(topic.name)
     steps = []
     try:
         for partition, end in (await reader.ends()).items():
             while await reader.position(partition) < end:
-                records = await reader.poll(POLL_MS)
-                steps += [Step(topic, record) for record in records if request_of(topic, record) == request_id]
+                for record in await reader.poll(POLL_MS):
+                    id = request_of(topic, record) or ""
+                    if id.startswith(beginning):
+                        steps.append(Step(topic, record, id))
     finally:
         await reader.close()
     return steps
@@ -71,7 +80,7 @@ def accepted_ms(steps: list[Step]) -> int:
 
 
 @click.command("trace")
-@click.argument("request_id")
+@click.argument("request_id", type=RequestId())
 @bootstrap_option
 def trace(request_id: str, bootstrap: str | None) -> None:
     """Everything the log holds of one request, in the order of time."""
@@ -82,7 +91,7 @@ def trace(request_id: str, bootstrap: str | None) -> None:
 
     steps = run(found())
     if not steps:
-        raise click.ClickException(f"no record of request {request_id}; ids are on results: baton tail results --from-beginning")
+        raise click.ClickException(f"no record of a request {request_id}; see: baton tail results --from-beginning")
     began_ms = accepted_ms(steps)
     for step in steps:
         record = step.record

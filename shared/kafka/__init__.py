@@ -4,5 +4,6 @@ traps, each named where it is handled.
 
 from shared.kafka.cluster import KafkaBroker, broker_ready
 from shared.kafka.options import KafkaOptions
+from shared.kafka.topics import TopicShape
 
-__all__ = ["KafkaBroker", "KafkaOptions", "broker_ready"]
+__all__ = ["KafkaBroker", "KafkaOptions", "TopicShape", "broker_ready"]

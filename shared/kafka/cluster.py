@@ -1,15 +1,14 @@
 """A cluster: makes producers, consumers and readers, and looks after topics."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import aiokafka
 import aiokafka.producer.sender
 from aiokafka import errors
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.topology import TopicSpec
@@ -18,8 +17,7 @@ from shared.kafka.consumer import KafkaConsumer, KafkaReader, Listener
 from shared.kafka.errors import guard
 from shared.kafka.options import KafkaOptions
 from shared.kafka.producer import KafkaProducer, KafkaTransactionalProducer
-
-T = TypeVar("T")
+from shared.kafka.topics import TopicShape, apply_specs, topic_shapes, with_admin
 
 CLIENT_VERSION = "0.14."
 """Private details are used below (the commit note's reader, the transaction back-off): checked against this version."""
@@ -63,11 +61,15 @@ class KafkaBroker:
         self._options = options
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> Sequence[str]:
-        return await _with_admin(self._options, partial(_create_topics, self._options, specs))
+        return await with_admin(self._options, partial(apply_specs, specs, self._options.replication_factor))
 
     async def partition_counts(self, topics: Iterable[str]) -> Mapping[str, int]:
-        counts = await _with_admin(self._options, _partition_counts)
-        return {topic: counts[topic] for topic in topics if topic in counts}
+        return {name: shape.partitions for name, shape in (await self.shapes(topics)).items()}
+
+    async def shapes(self, names: Iterable[str]) -> Mapping[str, TopicShape]:
+        """Partitions and copies of each topic that exists."""
+        found = await with_admin(self._options, topic_shapes)
+        return {name: found[name] for name in names if name in found}
 
     async def producer(self, linger_ms: int = 0) -> "KafkaProducer":
         client = aiokafka.AIOKafkaProducer(
@@ -147,51 +149,6 @@ async def _start(client: Any) -> None:
     except BaseException:
         await client.stop()
         raise
-
-
-async def _with_admin(options: KafkaOptions, work: Callable[[AIOKafkaAdminClient], Coroutine[Any, Any, T]]) -> T:
-    admin = AIOKafkaAdminClient(**options.client())
-    try:
-        await guard(admin.start())
-        return await guard(work(admin))
-    finally:
-        await admin.close()
-
-
-async def _partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    described = await admin.describe_topics()
-    return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
-
-
-async def _create_topics(
-    options: KafkaOptions, specs: Sequence[TopicSpec], admin: AIOKafkaAdminClient
-) -> Sequence[str]:
-    existing = await _partition_counts(admin)
-    missing = [spec for spec in specs if spec.name not in existing]
-    if missing:
-        response = await admin.create_topics(
-            [NewTopic(s.name, s.partitions, options.replication_factor, topic_configs=s.configs) for s in missing]
-        )
-        for name, code, *_ in response.topic_errors:
-            if code and code != errors.TopicAlreadyExistsError.errno:
-                raise errors.for_code(code)(f"topic {name}")
-    grown = {s.name: NewPartitions(s.partitions) for s in specs if existing.get(s.name, s.partitions) < s.partitions}
-    if grown:
-        await admin.create_partitions(grown)
-    kept = [spec for spec in specs if spec.name in existing and spec.configs]
-    if kept:
-        await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, spec.name, configs=spec.configs) for spec in kept]
-        )
-    await _until_known(admin, [spec.name for spec in missing])
-    return [spec.name for spec in missing]
-
-
-async def _until_known(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
-    """A new topic takes a moment to reach the brokers' metadata; a client that asks too early waits far longer."""
-    async with asyncio.timeout(15):
-        while not set(names) <= (await _partition_counts(admin)).keys():
-            await asyncio.sleep(0.02)
 
 
 def _protocol_holds(options: KafkaOptions) -> Broker:

@@ -1,6 +1,7 @@
 """The compose file runs exactly the stages of the table, with settings that exist, images that are pinned and no privileges."""
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from schemas.topology import STAGES, Stage
 from services.cli.up import OPEN_KEY
 from shared.config import Settings, env_name
 
+CONFIG = ConfigFile.model_validate(yaml.safe_load((CHECKOUT / "baton.yaml").read_text("utf-8")))
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("baton:")}
@@ -47,6 +49,15 @@ def test_an_environment_name_is_known(name: str) -> None:
 def test_the_open_tenants_known_key_is_that_of_baton_up() -> None:
     given = SERVICES["intake"]["environment"]
     assert {name: given[name] for name in OPEN_KEY} == {name: f"${{{name}:-{key}}}" for name, key in OPEN_KEY.items()}
+
+
+@pytest.mark.parametrize("name", ["config", "executor", "intake"])
+def test_what_baton_yaml_refers_to_reaches_the_services_that_resolve_it(name: str) -> None:
+    """Else a provider is left out, or a caller turned away, although its key is set where compose runs."""
+    resolved = {"config": _names_in_the_config_file(), "executor": _names_of_backends(), "intake": _names_of_tenants()}[name]
+    assert resolved
+    missing = resolved - OURS[name]["environment"].keys()
+    assert not missing, f"{', '.join(sorted(missing))}: baton.yaml refers to it, and {name} never gets it"
 
 
 @every_service
@@ -100,10 +111,19 @@ def _parse(command: click.Command, arguments: list[str]) -> None:
 
 def _names_in_the_config_file() -> set[str]:
     """Environment names that baton.yaml refers to: keys, addresses, conditions."""
-    config = ConfigFile.model_validate(yaml.safe_load((CHECKOUT / "baton.yaml").read_text("utf-8")))
-    references = [key for tenant in config.tenants.values() for key in tenant.keys]
-    for backend in config.backends.values():
-        references += [backend.base_url, backend.key or "", f"env:{backend.requires}"]
+    conditions = {backend.requires for backend in CONFIG.backends.values() if backend.requires}
+    return _names_of_backends() | _names_of_tenants() | conditions
+
+
+def _names_of_backends() -> set[str]:
+    return _named(each for backend in CONFIG.backends.values() for each in (backend.base_url, backend.key or ""))
+
+
+def _names_of_tenants() -> set[str]:
+    return _named(key for tenant in CONFIG.tenants.values() for key in tenant.keys)
+
+
+def _named(references: Iterable[str]) -> set[str]:
     return {reference.removeprefix("env:") for reference in references if reference.startswith("env:")}
 
 

@@ -46,6 +46,17 @@ def test_missing_and_garbled_settings_are_all_named_at_once(tmp_path: Path) -> N
         assert name in said
 
 
+@pytest.mark.parametrize("module", ["services.router", "services.monitor"])
+def test_an_address_and_a_ca_file_that_cannot_be_used_end_a_stage_in_words(module: str, tmp_path: Path) -> None:
+    env = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": "/nope.pem", "KAFKA_BOOTSTRAP_SERVERS": "localhost:abc"}
+    with service(module, tmp_path / "log", **env) as process:
+        assert process.wait(20) == 64
+    said = (tmp_path / "log").read_text("utf-8")
+    assert "Traceback" not in said
+    for text in ('"localhost:abc" is no address', "/nope.pem: no such file"):
+        assert text in said
+
+
 @pytest.mark.parametrize("module", ["services.router", "services.executor", "services.intake", "services.monitor"])
 def test_a_stage_without_a_broker_says_so_waits_and_ends_when_told(module: str, tmp_path: Path) -> None:
     (port,) = free_ports(1)

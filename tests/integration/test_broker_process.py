@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -106,7 +107,8 @@ def test_a_stopped_broker_leaves_no_process_and_no_data() -> None:
     assert not home.exists()
 
 
-def test_a_killed_parent_leaves_no_broker_and_python_is_all_it_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_parent_leaves_no_broker_and_no_data_and_python_is_all_it_needs(ending: signal.Signals, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     environment = {
@@ -121,11 +123,19 @@ def test_a_killed_parent_leaves_no_broker_and_python_is_all_it_needs(tmp_path: P
         try:
             pid_text, data = parent.stdout.readline().split()
             assert "kafka.Kafka" in command_line(int(pid_text))
+            assert list(Path(data).glob("node-1/data/*"))
         finally:
-            parent.kill()
+            parent.send_signal(ending)
     wait_until(lambda: not command_line(int(pid_text)), "the end of the broker")
     assert Path(data).is_relative_to(tmp_path)
+    wait_until(lambda: not Path(data).exists(), "the end of its data")
     assert list(home.iterdir()) == []
+
+
+def test_data_in_a_folder_that_was_given_outlives_the_cluster(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("records")
+    KafkaProcess([], tmp_path, jars="", overrides={}, tied=True, temporary=False).stop()
+    assert (tmp_path / "kept").read_text() == "records"
 
 
 def test_a_broker_that_dies_at_start_shows_the_end_of_its_log() -> None:

@@ -80,3 +80,9 @@ def test_a_broker_that_does_not_answer_is_one_line() -> None:
     told = CliRunner().invoke(main, ["topics", "apply", "--bootstrap", "127.0.0.1:1"])
     assert told.exit_code == 1
     assert told.output.startswith("Error: ")
+
+
+def test_an_address_that_is_none_is_no_traceback() -> None:
+    told = CliRunner().invoke(main, ["topics", "list", "--bootstrap", "localhost:abc"])
+    assert told.exit_code == 1
+    assert '"localhost:abc" is no address' in told.output

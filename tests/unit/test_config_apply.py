@@ -194,10 +194,11 @@ def test_settings_that_are_wrong_end_the_command(tmp_path: Path) -> None:
     assert "left out: openai-mini, openai-4o (OPENAI_API_KEY not set)" in done.output
 
 
-def test_a_broker_that_does_not_answer_is_named_with_the_fix() -> None:
-    done = CliRunner().invoke(apply, [str(BATON_YAML)], env=SIMULATOR | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+@pytest.mark.parametrize(("set_to", "option"), [("127.0.0.1:1", []), ("127.0.0.1:2", ["--bootstrap", "127.0.0.1:1"])])
+def test_a_broker_that_does_not_answer_is_named_with_the_fix(set_to: str, option: list[str]) -> None:
+    done = CliRunner().invoke(apply, [str(BATON_YAML), *option], env=SIMULATOR | {"KAFKA_BOOTSTRAP_SERVERS": set_to})
     assert done.exit_code == 1
-    assert "no broker at KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1: correct it, or try --wait" in done.output
+    assert "no broker answers at 127.0.0.1:1: correct KAFKA_BOOTSTRAP_SERVERS or --bootstrap, or try --wait" in done.output
 
 
 async def test_a_certificate_is_in_force_at_once_and_an_apply_neither_removes_nor_reports_it(

@@ -54,6 +54,30 @@ def test_one_error_names_all_problems_and_their_fix() -> None:
     assert "Tries of a record before it becomes a dead letter. Default: 3" in told
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["localhost:abc", "localhost:", "localhost:0", "localhost:70000", "PLAINTEXT://kafka:9092", "a:1,,b:2", "a b:1", "::1"],
+)
+def test_what_is_no_address_is_said_before_the_client_stumbles_over_it(wrong: str) -> None:
+    with pytest.raises(SettingsError, match=r"KAFKA_BOOTSTRAP_SERVERS: .* is no address; give host:port"):
+        Settings.from_environment({"KAFKA_BOOTSTRAP_SERVERS": wrong})
+
+
+@pytest.mark.parametrize("right", ["kafka:19092", "kafka", "10.0.0.1:9092, b-2.kafka_x.example:9094", "[::1]:9092"])
+def test_an_address_is_taken_as_it_is(right: str) -> None:
+    assert Settings.from_environment({"KAFKA_BOOTSTRAP_SERVERS": right}).kafka_bootstrap_servers == right
+
+
+def test_a_ca_file_that_cannot_be_used_is_said_where_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    told = {"nope.pem": "no such file or directory", "empty.pem": "holds no certificate"}
+    for name, reason in told.items():
+        given = BROKER | {"KAFKA_SSL_CAFILE": str(tmp_path / name)}
+        with pytest.raises(SettingsError, match=rf"KAFKA_SSL_CAFILE: .*{name}: {reason}; mount"):
+            Settings.from_environment(given | {"KAFKA_SECURITY_PROTOCOL": "SSL"})
+        assert Settings.from_environment(given).kafka_security_protocol == "PLAINTEXT"
+
+
 def test_a_command_without_broker_needs_no_broker() -> None:
     assert Settings.from_environment({}, needs_broker=False).kafka_bootstrap_servers == ""
 
