@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from services.cli.broker import Chosen, choose
 from shared.broker import Broker, Consumer
@@ -18,7 +18,7 @@ from tests.support.virtual import LoopClock, VirtualLoop
 from tests.support.zombies import expel_from_kafka
 
 # How long an example takes is the machine's affair, and its neighbours': what may take no longer has a test that says so.
-settings.register_profile("baton")
+settings.register_profile("baton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("baton")
 
 RunLab = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
