@@ -71,7 +71,9 @@ def dead_letter(stage: Stage, record: Record, reject: Reject, tries: int) -> Out
         DeadHeader.TRIES: str(tries if reject.reason is Reason.HANDLER_CRASHED else 1),
         DeadHeader.SCHEMA: schema,
     }
-    headers = record.headers + tuple((name, text.encode()) for name, text in cause.items())
+    # A reader takes the first of a name: what a user's client calls so must not stand for the cause.
+    own = tuple(header for header in record.headers if header[0] not in cause)
+    headers = own + tuple((name, text.encode()) for name, text in cause.items())
     return Output(DEAD_LETTERS.name, record.key, record.value, headers)
 
 

@@ -13,6 +13,11 @@ def request_id_of_key(tenant: str, idempotency_key: str) -> str:
     return hashlib.sha256(f"key\0{tenant}\0{idempotency_key}".encode()).hexdigest()[:32]
 
 
+def line_prefix(tenant: str) -> str:
+    """What stands before a tenant's ordering keys. A slash in its name is written otherwise: no two tenants' keys meet."""
+    return tenant.replace("%", "%25").replace("/", "%2F") + "/"
+
+
 def task_id(request_id: str) -> str:
     return f"{request_id}/task"
 

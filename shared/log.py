@@ -26,13 +26,19 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             **self._fixed,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and record.exc_info[0]:
             line["error"] = record.exc_info[0].__name__
             line["where"] = _where(record.exc_info[2])
         return orjson.dumps(line, default=str).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    """asyncio puts the text of an exception nobody awaited behind the first line of its message; that may hold a prompt."""
+    message = record.getMessage()
+    return message.partition("\n")[0] if record.name == "asyncio" else message
 
 
 def _where(traceback: Any) -> list[str]:
@@ -53,3 +59,9 @@ def set_up(stage: str, instance: str, level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL if level != "DEBUG" else logging.INFO)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    sys.excepthook = _last_words
+
+
+def _last_words(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Of a process that a bug ends, as a line like all others: Python's own would show what the exception says."""
+    logging.getLogger(__name__).critical("ending on what nobody expected", exc_info=(kind, error, traceback))

@@ -1,5 +1,6 @@
 """The `baton` command. Each subcommand is imported when it is used, so that `baton --help` is quick."""
 
+import os
 from importlib import import_module
 from keyword import iskeyword
 
@@ -51,6 +52,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Baton: durable AI orchestration on Kafka. Start with `baton up --demo`."""
+    os.umask(0o077)   # what a local Kafka keeps, and what logs say, is for whoever started it: prompts and answers are in it
 
 
 if __name__ == "__main__":

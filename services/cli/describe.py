@@ -36,7 +36,14 @@ ANSWER_CHARS = 60
 
 
 def describe(topic: Topic, record: Record) -> str:
-    """What a record says. One that cannot be read says so; nothing here raises."""
+    """What a record says, in printable characters: it may hold what a stranger wrote, and a terminal obeys control characters.
+
+    One that cannot be read says so; nothing here raises.
+    """
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in _described(topic, record))
+
+
+def _described(topic: Topic, record: Record) -> str:
     if topic is INTAKE:
         return f"{len(record.value or b'')} bytes"
     if topic is DEAD_LETTERS:
@@ -56,8 +63,8 @@ def request_of(topic: Topic, record: Record) -> str | None:
     if topic is INTAKE:
         return request_id_of_record(record.partition, record.offset, record.timestamp_ms)
     if topic is DEAD_LETTERS and record.header(DeadHeader.TOPIC) == INTAKE.name:
-        place = (record.header(name) or "0" for name in (DeadHeader.PARTITION, DeadHeader.OFFSET, DeadHeader.TIMESTAMP_MS))
-        return request_id_of_record(*map(int, place))
+        place = [record.header(name) or "" for name in (DeadHeader.PARTITION, DeadHeader.OFFSET, DeadHeader.TIMESTAMP_MS)]
+        return request_id_of_record(*map(int, place)) if all(map(str.isdecimal, place)) else None
     if topic in (FEEDBACK, REVIEW_DECISIONS):      # people write them, without headers
         return (record.key or b"").decode("utf-8", "replace") or None
     return record.header(Header.SUBJECT)

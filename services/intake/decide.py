@@ -19,7 +19,7 @@ from schemas.envelope import Envelope
 from schemas.messages import Claim, Failure, Lane, Reason, Request
 from schemas.topology import DAY_MS, INTAKE
 from shared.catalogue import Catalogue
-from shared.ids import request_id_of_key, request_id_of_record
+from shared.ids import line_prefix, request_id_of_key, request_id_of_record
 
 STAGE = "intake"
 BODY_BYTES_MAX = 1_048_576
@@ -120,8 +120,11 @@ def _ambiguous(raw: bytes, compact: bytes) -> str | None:
     twice: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        twice.extend(name for name in set(names) if names.count(name) > 1)
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                twice.append(name)
+            seen.add(name)
 
     json.loads(raw, object_pairs_hook=note, parse_int=str, parse_float=str)
     return f"{min(twice)[:64]}: the key stands twice in one object; send it once" if twice else None
@@ -277,7 +280,7 @@ def accept(
 
 def line_of(tenant: str, ordering_key: str) -> str:
     """The envelope key of ordered requests: two tenants' keys never meet."""
-    return f"{tenant}/{ordering_key}"
+    return line_prefix(tenant) + ordering_key
 
 
 def budget_microusd(asked_usd: float | None, tenant: Tenant | None) -> int | None:

@@ -3,6 +3,7 @@
 from schemas.envelope import Envelope, Fact
 from schemas.messages import STATUS_OF, Failure, Result, Verdict
 from schemas.topology import REPLIES, RESULTS
+from shared.ids import line_prefix
 from shared.outcome import Out
 
 
@@ -26,7 +27,7 @@ def result_of(envelope: Envelope[Verdict]) -> Result:
         cost_microusd=verdict.cost_microusd,
         accepted_ms=envelope.accepted_ms,
         decided_ms=verdict.decided_ms,
-        ordering_key=envelope.key.removeprefix(f"{envelope.tenant}/") if envelope.ordered else None,
+        ordering_key=envelope.key.removeprefix(line_prefix(envelope.tenant)) if envelope.ordered else None,
         metadata=envelope.metadata,
         reviewed=verdict.reviewed,
     )

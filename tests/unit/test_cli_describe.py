@@ -57,6 +57,17 @@ def test_a_dead_letter_of_a_user_is_known_by_its_place_on_intake() -> None:
     assert describe(DEAD_LETTERS, letter) == "malformed_json at intake, from intake/1/2: not JSON"
 
 
+def test_a_dead_letter_that_no_stage_wrote_belongs_to_nobody_and_stops_no_command() -> None:
+    letter = record(DEAD_LETTERS.name, b"{", (DeadHeader.TOPIC, "intake"), (DeadHeader.PARTITION, "x"))
+    assert request_of(DEAD_LETTERS, letter) is None
+    assert describe(DEAD_LETTERS, letter)
+
+
+def test_a_terminal_gets_no_control_characters_from_a_record() -> None:
+    letter = record(DEAD_LETTERS.name, b"{", (DeadHeader.REASON, "\x1b]0;owned\x07\x1b[2J"), (DeadHeader.STAGE, "r\u202eouter"))
+    assert describe(DEAD_LETTERS, letter).isprintable()
+
+
 def test_a_request_is_known_by_its_place_then_by_its_header() -> None:
     assert request_of(INTAKE, record("intake", b"")) == request_id_of_record(3, 7, 1_000)
     assert request_of(RESULTS, record("results", b"", (Header.SUBJECT, "r"))) == "r"

@@ -1,6 +1,7 @@
 """What intake makes of bytes, options, timestamps and budgets."""
 
 import json
+import time
 from decimal import Decimal
 
 import orjson
@@ -210,3 +211,20 @@ def test_whatever_is_sent_becomes_a_request_that_can_be_written_and_read(value: 
 def test_any_bytes_become_a_submission(raw: bytes) -> None:
     submission = decide.read(raw)
     assert submission.failure is not None or isinstance(orjson.loads(raw), dict)
+
+
+def test_a_body_of_very_many_keys_is_read_as_quickly_as_it_is_long() -> None:
+    """A caller that could keep intake busy for minutes with one body would keep everybody out."""
+    names = ",".join(f'"k{number}":0' for number in range(50_000))
+    body = f'{{"metadata":{{"note":"\\u003a",{names},"k7":1}}}}'.encode()
+    began_s = time.process_time()
+    submission = decide.read(body)
+    assert time.process_time() - began_s < 5, "CPU seconds; comparing each key with each takes minutes"
+    assert submission.failure is not None
+    assert "k7: the key stands twice" in submission.failure.message
+
+
+@given(*[st.from_regex(r"[a-c%/]{1,6}", fullmatch=True)] * 4)
+def test_two_tenants_never_stand_in_one_line(tenant: str, other: str, key: str, other_key: str) -> None:
+    if tenant != other:
+        assert decide.line_of(tenant, key) != decide.line_of(other, other_key)
