@@ -272,7 +272,8 @@ def error(type: str, message: str = "no", **fields: Any) -> dict[str, Any]:
         (429, error("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}), "quota_exhausted"),
         (500, error("api_error"), "server_error"),
         (502, b"", "server_error"),
-        (504, error("timeout_error"), "timeout"),
+        (504, error("timeout_error"), "overloaded"),
+        (504, b"<html>", "overloaded"),
         (529, error("overloaded_error", "Overloaded"), "overloaded"),
         (529, b"", "overloaded"),
         (503, b"", "overloaded"),
@@ -297,6 +298,7 @@ def test_an_error_names_its_request() -> None:
 
 def test_an_error_says_how_long_to_wait() -> None:
     assert read(429, error("rate_limit_error"), **{"retry-after": "17"}).wait_ms == 17_000
+    assert read(504, error("timeout_error"), **{"retry-after": "1"}).wait_ms == 1000
     assert read(529, error("overloaded_error")).wait_ms is None
     words = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
     regain = error("invalid_request_error", words)
