@@ -32,7 +32,7 @@ FAILURES: dict[FailureClass, Rules] = {
     FailureClass.AUTH:             Rules(0,   True,     False,  False),
     FailureClass.NOT_FOUND:        Rules(0,   True,     False,  False),
     FailureClass.INVALID:          Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
-    FailureClass.TOO_LARGE:        Rules(0,   True,     False,  False,  True,  Reason.TOO_LARGE),
+    FailureClass.TOO_LARGE:        Rules(0,   True,     False,  False,  False, Reason.TOO_LARGE),   # an account's limit
     FailureClass.CONTENT_FILTERED: Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
     FailureClass.SERVER_ERROR:     Rules(2,   True,     True,   False),
     FailureClass.OVERLOADED:       Rules(2,   True,     True,   False),

@@ -115,6 +115,13 @@ def test_without_a_bigger_window_a_context_length_ends() -> None:
     assert reason(step(an_attempt("a", FailureClass.CONTEXT_LENGTH), options=only)) is Reason.CONTEXT_TOO_LONG
 
 
+def test_a_limit_of_one_account_fails_over_to_another_with_the_same_window() -> None:
+    only = {name: OPTIONS[name] for name in ("a", "b")}
+    assert called(step(an_attempt("a", FailureClass.TOO_LARGE), options=only)) == ("b", AttemptKind.FAILOVER)
+    both = (an_attempt("a", FailureClass.TOO_LARGE), an_attempt("b", FailureClass.TOO_LARGE, 1))
+    assert reason(step(*both, options=only)) is Reason.TOO_LARGE
+
+
 def test_attempts_max_ends_the_plan_and_names_what_was_tried() -> None:
     ended = step(an_attempt("a"), an_attempt("b", FailureClass.TIMEOUT, 1), plan=a_plan(attempts_max=2))
     assert reason(ended) is Reason.PROVIDERS_FAILED

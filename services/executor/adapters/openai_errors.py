@@ -106,7 +106,7 @@ def failure_of(status: int, parsed: object) -> FailureClass:
         status = _status_of(told.get("code")) or status   # those of OpenRouter, vLLM and Azure are statuses
     known = _by_code(told)
     if known is FailureClass.RATE_LIMITED and (status == 413 or "request too large" in words):
-        return FailureClass.TOO_LARGE   # it is larger than a whole minute's tokens: waiting would not help
+        return FailureClass.TOO_LARGE   # it is larger than a whole minute's tokens: waiting would not help, another account might
     if known is not None:
         return known
     by_words = _by_words(status, told, words)
