@@ -25,6 +25,11 @@ _ASCII = bytes(range(128))
 
 TOKENS_OUT_MAX = 4096
 """Of a caller who gives no max_tokens; a model's own output_tokens_max may be lower."""
+THINKING_TOKENS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
+"""Room for thoughts, which every provider counts as output: without it they eat the answer, and the caller pays for nothing.
+As Google maps an effort to a budget; OpenAI's advice is 25,000. No more: every token raises the upper bound of a call's cost,
+by which a request with a max_cost_usd may be refused. Whoever wants a lower bound gives max_tokens.
+"""
 _TEXTS = ("text", "refusal")
 
 
@@ -43,6 +48,11 @@ def tokens_in(chat: Chat) -> tuple[int, int]:
     if chat.response_format:
         tokens += tokens_of(orjson.dumps(chat.response_format).decode())
     return int(tokens) + 1, int(earlier)
+
+
+def tokens_out_max(chat: Chat) -> int:
+    """The most an answer may have, thoughts included: what the caller says, else the default with room for the effort asked."""
+    return chat.max_tokens or TOKENS_OUT_MAX + THINKING_TOKENS.get(chat.reasoning_effort or "", 0)
 
 
 def tokens_of(text: str) -> float:

@@ -118,10 +118,13 @@ def next_step(
     if limits.now_ms >= limits.deadline_ms:
         return _finish(Reason.DEADLINE_PASSED, "the deadline passed before a provider answered")
     failed = failed_attempts(attempts)
-    if failed and (_is_final(plan, failed[-1]) or len(failed) >= plan.attempts_max):
+    if failed and (_is_final(plan, failed) or len(failed) >= plan.attempts_max):
         return _gave_up(failed)
     openings = _chain(plan, failed, options) if failed else _fresh(plan.candidates, failed, options)
-    return _first_possible(plan, attempts, failed, openings, options, limits, draw)
+    step = _first_possible(plan, attempts, failed, openings, options, limits, draw)
+    if failed and _rules(failed[-1]).wants_other_model and not isinstance(step, Call):
+        return _gave_up(failed)   # most likely the request is wrong: that is no reason to wait, and the caller should know
+    return step
 
 
 def hedge_step(
@@ -161,9 +164,16 @@ def _rules(attempt: Attempt) -> Rules:
     return FAILURES[attempt.failure or FailureClass.UNKNOWN]
 
 
-def _is_final(plan: Plan, attempt: Attempt) -> bool:
-    rules = _rules(attempt)
-    return not rules.retry_here and not rules.fail_over and not _configured(plan, attempt)
+def _is_final(plan: Plan, failed: Sequence[Attempt]) -> bool:
+    rules = _rules(failed[-1])
+    if rules.wants_other_model:
+        return len(_refusing(failed)) > 1
+    return not rules.retry_here and not rules.fail_over and not _configured(plan, failed[-1])
+
+
+def _refusing(failed: Sequence[Attempt]) -> set[str]:
+    """The models that refused the request as it is; their other backends would, too."""
+    return {attempt.model for attempt in failed if _rules(attempt).wants_other_model}
 
 
 def _configured(plan: Plan, attempt: Attempt) -> tuple[Candidate, ...]:
@@ -194,8 +204,8 @@ def _chain(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option])
 def _fresh(
     candidates: Sequence[Candidate], failed: Sequence[Attempt], options: Mapping[str, Option]
 ) -> Iterator[_Opening]:
-    """Backends that have not failed this plan, in candidates whose window is bigger than any that was too small."""
-    tried = {attempt.backend for attempt in failed}
+    """Backends that have not failed this plan, of models that did not refuse it, their window bigger than any too small."""
+    tried, refusing = {attempt.backend for attempt in failed}, _refusing(failed)
     too_small = max(
         (
             options[attempt.backend].context_tokens
@@ -205,6 +215,8 @@ def _fresh(
         default=0,
     ) if failed else 0
     for candidate in candidates:
+        if candidate.model in refusing:
+            continue
         known = (options[name] for name in candidate.backends if name in options and name not in tried)
         yield _Opening(candidate, tuple((option, 0) for option in known if option.context_tokens > too_small))
 

@@ -12,7 +12,8 @@ class Rules:
 
     `maybe_billed`: nobody can tell whether the provider charged for it, so the ledger books an upper bound.
     `wants_bigger_window`: only a model with more context than the one that failed is worth a try.
-    `reason` is what the request fails with when this was the last word.
+    `wants_other_model`: what one model refuses another may take, so one of those is asked, if it is free at once; two that agree
+    have the last word. `reason` is what the request fails with when this was the last word.
     """
 
     retry_here: int
@@ -21,6 +22,7 @@ class Rules:
     maybe_billed: bool
     wants_bigger_window: bool = False
     reason: Reason = Reason.PROVIDERS_FAILED
+    wants_other_model: bool = False
 
 
 # fmt: off
@@ -31,8 +33,8 @@ FAILURES: dict[FailureClass, Rules] = {
     FailureClass.CONTEXT_LENGTH:   Rules(0,   True,     False,  False,  True,  Reason.CONTEXT_TOO_LONG),
     FailureClass.AUTH:             Rules(0,   True,     False,  False),
     FailureClass.NOT_FOUND:        Rules(0,   True,     False,  False),
-    FailureClass.INVALID:          Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
-    FailureClass.TOO_LARGE:        Rules(0,   True,     False,  False,  True,  Reason.TOO_LARGE),
+    FailureClass.INVALID:          Rules(0,   True,     False,  False,  False, Reason.PROVIDER_REFUSED, wants_other_model=True),
+    FailureClass.TOO_LARGE:        Rules(0,   True,     False,  False,  False, Reason.TOO_LARGE),   # an account's limit
     FailureClass.CONTENT_FILTERED: Rules(0,   False,    False,  False,  False, Reason.PROVIDER_REFUSED),
     FailureClass.SERVER_ERROR:     Rules(2,   True,     True,   False),
     FailureClass.OVERLOADED:       Rules(2,   True,     True,   False),

@@ -19,7 +19,7 @@ from services.preprocessing.words import (
     STRONG_CUES,
     WEIGHT_OF,
 )
-from shared.tokens import TOKENS_OUT_MAX, needs_of, texts_of, tokens_in
+from shared.tokens import needs_of, texts_of, tokens_in, tokens_out_max
 
 _TOKENS_OUT = {"code": 600, "maths": 500, "summarisation": 250, "extraction": 150}
 _TOKENS_OUT_ELSE = 300
@@ -40,12 +40,12 @@ def features(chat: Chat) -> Features:
     domain = _domain(words, distinct, question[:_HEAD_CHARS])
     tokens, tokens_earlier = tokens_in(chat)
     expected = tokens if domain == "translation" else _TOKENS_OUT.get(domain, _TOKENS_OUT_ELSE)
-    tokens_out_max = chat.max_tokens or TOKENS_OUT_MAX
+    allowed = tokens_out_max(chat)
     needs = needs_of(chat)
     return Features(
         tokens_in=tokens,
-        tokens_out=min(expected, tokens_out_max),
-        tokens_out_max=tokens_out_max,
+        tokens_out=min(expected, allowed),
+        tokens_out_max=allowed,
         needs=needs,
         language=_language(question[:_LANGUAGE_CHARS], words),
         domain=domain,

@@ -10,7 +10,7 @@ from schemas.pipeline import Step, Turn
 from schemas.slips import Slip
 from shared.pipeline import Want
 from shared.template import BrokenTemplateError, filled_in
-from shared.tokens import TOKENS_OUT_MAX, needs_of, tokens_in
+from shared.tokens import needs_of, tokens_in, tokens_out_max
 
 STAGE = "router"
 _SETTINGS = ("model", "max_tokens", "temperature", "top_p", "seed", "reasoning_effort")
@@ -33,12 +33,12 @@ def task_of(want: Want, asked: Task) -> Task:
     except BrokenTemplateError as error:
         return Task(failure=Failure(reason=Reason.PIPELINE_BROKEN, stage=STAGE, message=f"step {want.path}: {error}"))
     tokens, earlier = tokens_in(chat)
-    tokens_out_max = chat.max_tokens or TOKENS_OUT_MAX
+    allowed = tokens_out_max(chat)
     features = asked.features.model_copy(update={
         "tokens_in": tokens,
         "tokens_earlier": earlier,
-        "tokens_out": min(asked.features.tokens_out, tokens_out_max),
-        "tokens_out_max": tokens_out_max,
+        "tokens_out": min(asked.features.tokens_out, allowed),
+        "tokens_out_max": allowed,
         "needs": needs_of(chat),
     })
     return Task(chat=chat, features=features)

@@ -190,7 +190,7 @@ ERRORS = {
     "too_large": "too_large",
     "server_error": "server_error",
     "overloaded": "overloaded",
-    "timeout": "timeout",
+    "timeout": "overloaded",   # a status line came: `timeout` is for our own clock
 }
 # Where a provider has no such error, or says it in another way.
 OTHERWISE = {("gemini", "billing"): "auth"}

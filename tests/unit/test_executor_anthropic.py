@@ -45,7 +45,6 @@ def test_a_whole_conversation_has_its_place() -> None:
         "max_tokens": 100,
         "system": "Be brief.",
         "messages": ANTHROPIC_MESSAGES,
-        "temperature": 1.0,
         "top_p": 0.9,
         "stop_sequences": ["END", "STOP"],
         "tools": [
@@ -67,6 +66,53 @@ def test_what_the_caller_left_out_is_left_out_but_for_the_bound() -> None:
 def test_what_has_no_place_there_is_left_out() -> None:
     chat = a_plain_chat("hi", seed=7, presence_penalty=1, frequency_penalty=1, logprobs=3, session="s")
     assert sent(chat) == sent(a_plain_chat("hi"))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "expected"),
+    [
+        (0.2, 0.9, {"temperature": 0.2}),
+        (1.0, 0.9, {"top_p": 0.9}),
+        (1.7, None, {"temperature": 1.0}),
+        (None, 0.9, {"top_p": 0.9}),
+    ],
+)
+def test_of_temperature_and_top_p_one_is_sent_not_the_default(
+    temperature: float | None, top_p: float | None, expected: dict[str, float]
+) -> None:
+    assert sent(a_plain_chat("hi", temperature=temperature, top_p=top_p)) == sent(a_plain_chat("hi")) | expected
+
+
+def test_a_schema_is_closed_at_every_level_and_what_was_asked_stays_as_it_was() -> None:
+    leaf = {"type": "object", "properties": {"additionalProperties": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": leaf}, "b": {"anyOf": [leaf, {"type": "null"}]}, "c": leaf},
+        "$defs": {"d": leaf | {"additionalProperties": True}},
+        "additionalProperties": False,
+    }
+    before = orjson.dumps(schema)
+    chat = a_plain_chat("hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    shut = leaf | {"additionalProperties": False}
+    assert sent(chat)["output_config"]["format"]["schema"] == schema | {
+        "properties": {"a": {"type": "array", "items": shut}, "b": {"anyOf": [shut, {"type": "null"}]}, "c": shut},
+        "$defs": {"d": shut},
+    }
+    assert orjson.dumps(schema) == before
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "integer"}},
+        {"allOf": [{"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"b": {}}}]},
+        {"enum": [{"properties": {"a": 1}}]},
+    ],
+)
+def test_a_schema_that_closing_would_change_goes_out_as_it_came(schema: dict[str, Any]) -> None:
+    chat = a_plain_chat("hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert sent(chat)["output_config"]["format"]["schema"] == schema
 
 
 def test_system_messages_stand_at_the_top_wherever_they_stood() -> None:
@@ -272,7 +318,8 @@ def error(type: str, message: str = "no", **fields: Any) -> dict[str, Any]:
         (429, error("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}), "quota_exhausted"),
         (500, error("api_error"), "server_error"),
         (502, b"", "server_error"),
-        (504, error("timeout_error"), "timeout"),
+        (504, error("timeout_error"), "overloaded"),
+        (504, b"<html>", "overloaded"),
         (529, error("overloaded_error", "Overloaded"), "overloaded"),
         (529, b"", "overloaded"),
         (503, b"", "overloaded"),
@@ -297,6 +344,7 @@ def test_an_error_names_its_request() -> None:
 
 def test_an_error_says_how_long_to_wait() -> None:
     assert read(429, error("rate_limit_error"), **{"retry-after": "17"}).wait_ms == 17_000
+    assert read(504, error("timeout_error"), **{"retry-after": "1"}).wait_ms == 1000
     assert read(529, error("overloaded_error")).wait_ms is None
     words = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
     regain = error("invalid_request_error", words)

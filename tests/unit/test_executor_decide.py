@@ -65,6 +65,7 @@ def test_the_first_call_of_a_later_plan_is_an_escalation() -> None:
 def test_another_backend_comes_before_the_same_one_again(failure: FailureClass) -> None:
     backend, kind = called(step(an_attempt("a", failure)))
     wants_more = FAILURES[failure].wants_bigger_window
+    wants_more = wants_more or FAILURES[failure].wants_other_model
     if failure is FailureClass.ORPHANED:
         assert (backend, kind) == ("a", AttemptKind.RETRY)
     else:
@@ -105,14 +106,51 @@ def test_a_backend_is_retried_no_more_often_than_its_failure_allows() -> None:
     assert reason(step(*failures, options=lone, now_ms=now_ms)) is Reason.PROVIDERS_FAILED
 
 
-@pytest.mark.parametrize("failure", [FailureClass.INVALID, FailureClass.CONTENT_FILTERED])
-def test_a_refused_request_ends_at_once(failure: FailureClass) -> None:
-    assert reason(step(an_attempt("a", failure))) is Reason.PROVIDER_REFUSED
+def test_a_filtered_request_ends_at_once() -> None:
+    assert reason(step(an_attempt("a", FailureClass.CONTENT_FILTERED))) is Reason.PROVIDER_REFUSED
+
+
+REFUSED = an_attempt("a", FailureClass.INVALID)
+
+
+def test_what_one_model_calls_invalid_is_put_to_one_other_model_and_to_no_other_backend_of_the_same() -> None:
+    plan = a_plan(a_candidate("small", ("a", "b")), a_candidate("large", ("c",)), a_candidate("huge", ("d",)))
+    options = OPTIONS | {"d": an_option("d")}
+    assert called(step(REFUSED, plan=plan, options=options)) == ("c", AttemptKind.FAILOVER)
+    both = (REFUSED, an_attempt("c", FailureClass.INVALID, 1, model="large"))
+    assert reason(step(*both, plan=plan, options=options)) is Reason.PROVIDER_REFUSED
+    passing = (REFUSED, an_attempt("c", FailureClass.SERVER_ERROR, 1, model="large"))
+    assert called(step(*passing, plan=plan, options=options)) == ("d", AttemptKind.FAILOVER)
+
+
+@pytest.mark.parametrize(
+    ("other", "limits"),
+    [
+        ({}, {}),
+        ({"c": an_option("c", full=True)}, {}),
+        ({"c": an_option("c", ready_at_ms=T0_MS + 1000)}, {}),
+        ({"c": an_option("c")}, {"budget_microusd": 10}),
+        ({"c": an_option("c", p50_ms=2000)}, {"deadline_ms": T0_MS + 1000}),
+    ],
+    ids=["none", "full", "gated", "too dear", "too late"],
+)
+def test_an_invalid_request_neither_waits_for_another_model_nor_hides_why_it_failed(
+    other: dict[str, Option], limits: dict[str, int]
+) -> None:
+    options = {name: OPTIONS[name] for name in ("a", "b")} | other
+    assert reason(step(REFUSED, options=options, **limits)) is Reason.PROVIDER_REFUSED
 
 
 def test_without_a_bigger_window_a_context_length_ends() -> None:
     only = {name: OPTIONS[name] for name in ("a", "b")}
     assert reason(step(an_attempt("a", FailureClass.CONTEXT_LENGTH), options=only)) is Reason.CONTEXT_TOO_LONG
+
+
+def test_a_limit_of_one_account_fails_over_to_another_with_the_same_window() -> None:
+    only = {name: OPTIONS[name] for name in ("a", "b")}
+    assert called(step(an_attempt("a", FailureClass.TOO_LARGE), options=only)) == ("b", AttemptKind.FAILOVER)
+    both = (an_attempt("a", FailureClass.TOO_LARGE), an_attempt("b", FailureClass.TOO_LARGE, 1))
+    assert reason(step(*both, options=only)) is Reason.TOO_LARGE
 
 
 def test_attempts_max_ends_the_plan_and_names_what_was_tried() -> None:
@@ -132,7 +170,7 @@ def test_a_call_that_was_given_up_or_never_sent_is_not_held_against_the_plan() -
 
 
 def test_a_plan_with_a_failure_ends_with_that_failure() -> None:
-    ended = step(an_attempt("a"), an_attempt("b", FailureClass.INVALID))
+    ended = step(an_attempt("a"), an_attempt("b", FailureClass.CONTENT_FILTERED))
     assert isinstance(ended, Finish)
     assert step(plan=a_plan(failure=ended.failure)) == ended
 

@@ -107,7 +107,7 @@ SAMPLING = {"temperature", "top_p", "presence_penalty", "frequency_penalty", "lo
 def test_a_reasoning_model_of_openai_counts_its_completion_and_samples_by_itself(flavour: str, name: str) -> None:
     body = sent(a_backend(flavour=flavour, model_name=name))
     assert body["max_completion_tokens"] == 100
-    assert not (SAMPLING | {"max_tokens"}) & set(body)
+    assert not (SAMPLING | {"max_tokens", "stop"}) & set(body)
 
 
 @pytest.mark.parametrize("name", ["gpt-5.2", "gpt-5-chat-latest", "gpt-6"])
@@ -124,6 +124,57 @@ def test_other_models_have_max_tokens(name: str) -> None:
 
 def test_a_model_of_another_provider_with_such_a_name_is_left_alone() -> None:
     assert sent(a_backend(flavour="vllm", model_name="o3-local"))["temperature"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "is_sent"), [("gpt-5.1", False), ("gpt-5.4-mini", False), ("gpt-5.5", True), ("gpt-6", True), ("gpt-4o", True)]
+)
+def test_openais_thinking_models_get_no_stop_before_5_5(name: str, is_sent: bool) -> None:
+    assert ("stop" in sent(a_backend(flavour="openai", model_name=name))) is is_sent
+
+
+@pytest.mark.parametrize(
+    ("flavour", "name", "effort", "is_sent"),
+    [
+        ("openai", "gpt-4o-mini", "none", False),
+        ("openai", "gpt-4.1", "none", False),
+        ("openai", "gpt-5.1-chat-latest", "none", False),
+        ("openai", "gpt-5", "none", False),
+        ("openai", "o3", "none", False),
+        ("openai", "o3", "low", True),
+        ("openai", "gpt-5", "minimal", True),
+        ("openai", "gpt-5.2", "none", True),
+        ("groq", "openai/gpt-oss-120b", "none", False),
+        ("groq", "openai/gpt-oss-120b", "low", True),
+        ("groq", "qwen/qwen3-32b", "none", True),
+        ("openrouter", "openai/gpt-4o", "none", True),
+    ],
+)
+def test_an_effort_is_sent_to_models_that_know_it(flavour: str, name: str, effort: str, is_sent: bool) -> None:
+    body = sent(a_backend(flavour=flavour, model_name=name), CHAT.model_copy(update={"reasoning_effort": effort}))
+    assert ("reasoning_effort" in body) is is_sent
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "has_effort"),
+    [
+        ("claude-3-7-sonnet-20250219", True, False),
+        ("claude-opus-4-20250514", True, False),
+        ("claude-sonnet-4-5-20250929", True, False),
+        ("claude-haiku-4-5", True, False),
+        ("claude-opus-4-5", True, True),
+        ("claude-sonnet-4-6", True, True),
+        ("claude-opus-4-7", False, True),
+        ("claude-sonnet-5", False, True),
+        ("us.anthropic.claude-opus-5-v1:0", False, True),
+        ("another-model", True, True),
+    ],
+)
+def test_a_claude_gets_what_its_generation_takes(name: str, samples: bool, has_effort: bool) -> None:
+    for given in ({"temperature": 0.3, "top_p": None}, {"temperature": None, "top_p": 0.9}):
+        body = sent(a_backend(dialect="anthropic", model_name=name), CHAT.model_copy(update={**given, "reasoning_effort": "low"}))
+        assert bool({"temperature", "top_p"} & set(body)) is samples
+        assert ("output_config" in body) is has_effort
 
 
 def test_xais_thinking_models_refuse_penalties_and_stops() -> None:

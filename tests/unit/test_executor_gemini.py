@@ -93,7 +93,7 @@ def test_a_whole_conversation_has_its_place() -> None:
             "responseJsonSchema": SCHEMA,
             "responseLogprobs": True,
             "logprobs": 3,
-            "thinkingConfig": {"thinkingBudget": 1024},
+            "thinkingConfig": {"thinkingBudget": 50},
         },
     }
 
@@ -165,6 +165,26 @@ def test_later_models_get_signatures_with_the_first_call_of_a_turn() -> None:
 )
 def test_effort_is_a_budget_or_a_level(name: str, effort: str, thinking: dict[str, Any]) -> None:
     assert config(name, reasoning_effort=effort) == {"thinkingConfig": thinking}
+
+
+@pytest.mark.parametrize(
+    ("name", "effort", "tokens_out_max", "budget"),
+    [
+        (OLD, "high", 28_672, 24_576),
+        (OLD, "high", 10_000, 10_000 - 4096),
+        (OLD, "high", 4096, 2048),
+        (OLD, "low", 28_672, 1024),
+        ("gemini-2.5-pro", "none", 4096, 128),
+        ("gemini-2.5-pro", "high", 100, 128),
+        ("gemini-2.5-flash-lite", "low", 600, 0),
+        ("gemini-2.5-flash-lite", "low", 5120, 1024),
+    ],
+)
+def test_a_budget_leaves_room_for_the_answer_and_is_one_that_the_model_takes(
+    name: str, effort: str, tokens_out_max: int, budget: int
+) -> None:
+    sent_config = sent(a_plain_chat("hi", reasoning_effort=effort), name, tokens_out_max)["generationConfig"]
+    assert sent_config == {"maxOutputTokens": tokens_out_max, "thinkingConfig": {"thinkingBudget": budget}}
 
 
 def test_json_is_asked_for() -> None:

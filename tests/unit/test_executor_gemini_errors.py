@@ -60,7 +60,7 @@ TOO_LONG = "The input token count (1200000) exceeds the maximum number of tokens
         (500, error(500, "INTERNAL"), "server_error"),
         (500, b"<html>", "server_error"),
         (503, error(503, "UNAVAILABLE"), "overloaded"),
-        (504, error(504, "DEADLINE_EXCEEDED"), "timeout"),
+        (504, error(504, "DEADLINE_EXCEEDED"), "overloaded"),
         (501, error(501, "UNIMPLEMENTED"), "not_found"),
         (301, b"", "not_found"),
         (418, b"", "unknown"),

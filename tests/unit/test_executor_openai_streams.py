@@ -19,6 +19,16 @@ def text_of(reply: Reply) -> str | None:
     return None if reply.answer is None else reply.answer.text
 
 
+def test_an_empty_finish_reason_does_not_end_an_answer() -> None:
+    stream = openai.stream({})
+    stream.feed(event(openai_chunk({"role": "assistant", "content": "4"}, "")))
+    assert not stream.finished
+    stream.feed(event(openai_chunk({"content": "2"}, "")) + event(openai_chunk({}, "stop")))
+    assert stream.finished
+    assert text_of(stream.result()) == "42"
+    assert read(event(openai_chunk({"content": "4"}, ""))).failure is FailureClass.TRUNCATED
+
+
 def fragment(index: int | None, arguments: str, id: str = "", name: str = "") -> bytes:
     call: dict[str, object] = {"function": {"arguments": arguments} | ({"name": name} if name else {})}
     call |= ({} if index is None else {"index": index}) | ({"id": id, "type": "function"} if id else {})

@@ -168,6 +168,7 @@ REACTIONS: list[tuple[Any, FailureClass]] = [
     (an_error(400, "content_policy_violation"), FailureClass.CONTENT_FILTERED),
     (DOWN, FailureClass.SERVER_ERROR),
     (an_error(503), FailureClass.OVERLOADED),
+    (an_error(504), FailureClass.OVERLOADED),
     (httpx2.ConnectError("refused"), FailureClass.CONNECT_ERROR),
     (httpx2.ReadTimeout("slow"), FailureClass.TIMEOUT),
     (httpx2.Response(200, json={"choices": [{"message": {"content": "4"}}]}), FailureClass.TRUNCATED),
@@ -176,14 +177,14 @@ REACTIONS: list[tuple[Any, FailureClass]] = [
 ]
 
 
-@pytest.mark.parametrize(("reaction", "failure"), REACTIONS, ids=[failure.value for _, failure in REACTIONS])
+@pytest.mark.parametrize(("reaction", "failure"), REACTIONS, ids=[f"{at}-{failure}" for at, (_, failure) in enumerate(REACTIONS)])
 async def test_every_class_of_failure_is_handled_as_its_rules_say(reaction: Any, failure: FailureClass) -> None:
     rules = FAILURES[failure]
     completion, lines = await (await a_bench(Script(reaction, ok()))).complete(an_envelope())
     assert lines[0].failure is failure
     if rules.fail_over:
         assert completion.answer is not None
-        assert completion.answer.backend == ("c" if rules.wants_bigger_window else "b")
+        assert completion.answer.backend == ("c" if rules.wants_bigger_window or rules.wants_other_model else "b")
         assert completion.failure_class is None
     else:
         assert completion.failure is not None
@@ -201,6 +202,8 @@ async def test_every_class_of_failure_is_handled_as_its_rules_say(reaction: Any,
         (httpx2.ReadError("reset"), False),
         (httpx2.RemoteProtocolError("gone"), False),
         (DOWN, True),
+        (an_error(504), True),
+        (an_error(408), True),
         (httpx2.Response(200, content=b"<html>"), False),
     ],
 )

@@ -396,6 +396,15 @@ def test_complexity_rises_with_reasoning_and_stays_within_0_and_1() -> None:
     assert 0 <= easy < 0.3 < hard <= 1
 
 
+@pytest.mark.parametrize(
+    ("effort", "tokens_out_max"),
+    [(None, 4096), ("none", 4096), ("low", 4096 + 1024), ("medium", 4096 + 8192), ("high", 4096 + 24_576)],
+)
+def test_an_effort_gets_room_for_thoughts_unless_the_caller_bounds_the_output(effort: str | None, tokens_out_max: int) -> None:
+    assert features(a_chat("Say hello.", reasoning_effort=effort)).tokens_out_max == tokens_out_max
+    assert features(a_chat("Say hello.", reasoning_effort=effort, max_tokens=500)).tokens_out_max == 500
+
+
 def test_expected_output_never_exceeds_what_the_caller_allows() -> None:
     seen = features(a_chat("Write a Python function.", max_tokens=7))
     assert (seen.tokens_out, seen.tokens_out_max) == (7, 7)

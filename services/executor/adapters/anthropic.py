@@ -1,8 +1,9 @@
 """Anthropic's Messages: the request. Pure.
 
-What has no place there is left out: seed, penalties, log-probabilities, names of speakers, the detail of an image. A
-temperature above 1, which only OpenAI's scale has, is sent as 1. Any JSON object, which the API cannot enforce, is asked
-for by a sentence at the end of the system prompt. Source: Anthropic API reference, create a message.
+What has no place there is left out: seed, penalties, log-probabilities, names of speakers, the detail of an image; of
+temperature and top_p one, as the API takes no two; what a model refuses, see `flavours.py`. A temperature above 1, which only
+OpenAI's scale has, is sent as 1. Any JSON object, which the API cannot enforce, is asked for by a sentence at the end of the
+system prompt. Sources: Anthropic API reference, create a message; structured outputs.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import orjson
 from schemas.messages import Chat
 from services.executor.adapters import parts
 from services.executor.adapters.anthropic_reply import reply, stream
-from services.executor.adapters.flavours import Flavour, key_headers, located
+from services.executor.adapters.flavours import CLAUDES_EFFORT, Flavour, key_headers, located
 
 __all__ = ["body", "headers", "path", "reply", "stream"]
 
@@ -62,13 +63,15 @@ def body(chat: Chat, model_name: str, tokens_out_max: int | None, streamed: bool
         choice = _tool_choice(chat)
         if choice is not None:
             wanted["tool_choice"] = choice
-    output = _output_config(chat)
+    output = _output_config(chat, flavour)
     if output:
         wanted["output_config"] = output
     if streamed:
         wanted["stream"] = True
     for name in flavour.drop:
         wanted.pop(name, None)
+    if "temperature" in wanted and "top_p" in wanted:
+        del wanted["temperature" if wanted["temperature"] == 1 else "top_p"]   # 1 is the default, so it says less
     return orjson.dumps(wanted)
 
 
@@ -151,12 +154,12 @@ def _tool_choice(chat: Chat) -> dict[str, Any] | None:
     return choice
 
 
-def _output_config(chat: Chat) -> dict[str, Any]:
+def _output_config(chat: Chat, flavour: Flavour) -> dict[str, Any]:
     config: dict[str, Any] = {}
     schema = parts.schema_of(chat.response_format)
     if schema is not None:
-        config["format"] = {"type": "json_schema", "schema": schema}
+        config["format"] = {"type": "json_schema", "schema": parts.closed(schema)}
     effort = _EFFORT.get(chat.reasoning_effort or "")
-    if effort is not None:
+    if effort is not None and CLAUDES_EFFORT not in flavour.drop:
         config["effort"] = effort
     return config

@@ -20,7 +20,7 @@ _CLASS_OF_TYPE = {
     "request_too_large": FailureClass.TOO_LARGE,
     "rate_limit_error": FailureClass.RATE_LIMITED,
     "api_error": FailureClass.SERVER_ERROR,
-    "timeout_error": FailureClass.TIMEOUT,
+    "timeout_error": FailureClass.OVERLOADED,
     "overloaded_error": FailureClass.OVERLOADED,
 }
 _CLASS_OF_STATUS = {
@@ -30,12 +30,12 @@ _CLASS_OF_STATUS = {
     403: FailureClass.AUTH,
     404: FailureClass.NOT_FOUND,
     405: FailureClass.NOT_FOUND,
-    408: FailureClass.TIMEOUT,
+    408: FailureClass.OVERLOADED,
     413: FailureClass.TOO_LARGE,
     422: FailureClass.INVALID,
     429: FailureClass.RATE_LIMITED,
     503: FailureClass.OVERLOADED,
-    504: FailureClass.TIMEOUT,
+    504: FailureClass.OVERLOADED,
     529: FailureClass.OVERLOADED,
 }
 # The API says these things in words alone, all of them as invalid_request_error.

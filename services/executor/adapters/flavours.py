@@ -1,7 +1,8 @@
-"""How providers differ within OpenAI's dialect, as data: one row a flavour, overlaid by what a backend's `quirks` say. Pure.
+"""How providers differ within their dialect, as data: a row a flavour, a row a kind of model, above both a backend's `quirks`.
 
-Only what is known to differ stands here. Sources: Azure OpenAI REST reference; Groq, Mistral and xAI API references on
-parameters they refuse; OpenAI's guide on reasoning models. Add a flavour: a row, and its name in `schemas/config.py`.
+Pure. Only what is known to differ stands here: whoever wonders where a parameter went finds it in a `drop`. Sources: Azure OpenAI
+REST reference; Groq, Mistral and xAI API references on parameters they refuse; OpenAI's guide on reasoning models; Anthropic's
+migration guide and page on effort. Add a flavour: a row, and its name in `schemas/config.py`.
 """
 
 import re
@@ -12,7 +13,10 @@ from urllib.parse import quote, urlencode
 from schemas.config import Backend
 
 SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs"})
+# What `drop` may name beside a field of the request: a field within, or one of a parameter's values.
 MESSAGE_NAMES = "messages[].name"
+CLAUDES_EFFORT = "output_config.effort"
+EFFORT_NONE = "reasoning_effort=none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,8 @@ class Flavour:
     """One endpoint's way with its dialect.
 
     `path` stands after base_url, None as the dialect has it; `{model}` in it is the provider's name of the model. `key_header`
-    carries the key, bare; empty: `Authorization: Bearer`; None: as the dialect has it. `drop` are request parameters, or
-    `messages[].name`, that it refuses. `session_field` takes the session, for its prompt cache. `tool_id_chars`: ids of tool
+    carries the key, bare; empty: `Authorization: Bearer`; None: as the dialect has it. `drop` are request parameters that
+    it refuses, or a name from above. `session_field` takes the session, for its prompt cache. `tool_id_chars`: ids of tool
     calls are exactly so many letters and digits.
     """
 
@@ -40,12 +44,13 @@ class Flavour:
 
 @dataclass(frozen=True, slots=True)
 class OfModel:
-    """What some models want, whoever configured them. The first row whose flavours and name fit holds."""
+    """What some models want, whoever configured them. The first row whose dialect, flavours and name fit holds."""
 
     flavours: frozenset[str]
     name: re.Pattern[str]
-    max_tokens_field: str = "max_tokens"
     drop: frozenset[str] = frozenset()
+    max_tokens_field: str = "max_tokens"
+    dialect: str = "openai"
 
 
 FLAVOURS: Mapping[str, Flavour] = {
@@ -76,13 +81,27 @@ FLAVOURS: Mapping[str, Flavour] = {
 
 _OPENAIS = frozenset({"", "openai", "azure"})
 _NEWER = "max_completion_tokens"
+_ANY = frozenset(FLAVOURS)
+_CLAUDE = r"(?:.*[./])?claude-"
 OF_MODELS: tuple[OfModel, ...] = (
-    OfModel(_OPENAIS, re.compile(r"o\d+(-|$)|gpt-5(?!\.|-chat)"), _NEWER, SAMPLING),
-    OfModel(_OPENAIS, re.compile(r"gpt-[5-9]"), _NEWER),   # from 5.1 on they sample where reasoning is off
+    OfModel(_OPENAIS, re.compile(r"o\d+(-|$)|gpt-5(?!\.|-chat)"), SAMPLING | {"stop", EFFORT_NONE}, _NEWER),
+    OfModel(_OPENAIS, re.compile(r"gpt-5(\.\d+)?-chat"), frozenset({"reasoning_effort"}), _NEWER),
+    OfModel(_OPENAIS, re.compile(r"gpt-5\.[1-4](?!\d)"), frozenset({"stop"}), _NEWER),   # they sample where reasoning is off
+    OfModel(_OPENAIS, re.compile(r"gpt-[5-9]"), max_tokens_field=_NEWER),
+    OfModel(_OPENAIS, re.compile(r"gpt-[34]|chatgpt-"), frozenset({"reasoning_effort"})),
+    OfModel(frozenset({"groq"}), re.compile(r"(?!.*qwen)"), frozenset({EFFORT_NONE})),
     OfModel(
         frozenset({"xai"}),
         re.compile(r"grok-(?:4|code|3-mini)(?!.*non-reasoning)"),
-        drop=frozenset({"presence_penalty", "frequency_penalty", "stop"}),
+        frozenset({"presence_penalty", "frequency_penalty", "stop"}),
+    ),
+    # Claude samples by itself from 4.7 on, and takes an effort since Opus 4.5 and Sonnet 4.6.
+    OfModel(
+        _ANY, re.compile(_CLAUDE + r"[a-z]+-(?:4-[7-9]|[5-9]|[1-9]\d)(?!\d)"), frozenset({"temperature", "top_p"}),
+        dialect="anthropic",
+    ),
+    OfModel(
+        _ANY, re.compile(_CLAUDE + r"(?!opus-4-[56](?!\d)|sonnet-4-6(?!\d))"), frozenset({CLAUDES_EFFORT}), dialect="anthropic"
     ),
 )
 
@@ -92,7 +111,7 @@ def flavour_of(backend: Backend) -> Flavour:
     flavour = FLAVOURS[backend.flavour]
     name = backend.model_name or backend.model
     for row in OF_MODELS:
-        if backend.dialect == "openai" and backend.flavour in row.flavours and row.name.match(name):
+        if backend.dialect == row.dialect and backend.flavour in row.flavours and row.name.match(name):
             flavour = replace(flavour, max_tokens_field=row.max_tokens_field, drop=flavour.drop | row.drop)
             break
     quirks = backend.quirks

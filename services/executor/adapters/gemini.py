@@ -14,6 +14,7 @@ from schemas.messages import Chat
 from services.executor.adapters import parts
 from services.executor.adapters.flavours import Flavour, key_headers, located
 from services.executor.adapters.gemini_reply import SIGNATURE_KEYS, reply, stream
+from shared.tokens import THINKING_TOKENS, TOKENS_OUT_MAX
 
 __all__ = ["body", "headers", "path", "reply", "stream"]
 
@@ -29,7 +30,9 @@ _CONFIG = (
 )
 # As Google's own OpenAI endpoint maps reasoning_effort: models before 3 take a budget of tokens, later ones a level.
 _BUDGETED = ("gemini-1", "gemini-2")
-_BUDGET = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
+_BUDGET = {"none": 0, **THINKING_TOKENS}
+# Budgets that are refused, and what comes nearest: one model cannot stop thinking, another thinks long or not at all.
+_BUDGET_MIN = (("gemini-2.5-pro", 128, 128), ("gemini-2.5-flash-lite", 512, 0))
 _LEVEL = {"none": "low", "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 # For calls that this API did not make itself, models from 3 on want this word in place of their signature.
 _NO_SIGNATURE = "skip_thought_signature_validator"
@@ -161,11 +164,22 @@ def _config(chat: Chat, model_name: str, tokens_out_max: int | None) -> dict[str
         config["responseLogprobs"] = True
         config |= {"logprobs": chat.logprobs} if chat.logprobs else {}
     if chat.reasoning_effort in _BUDGET:
-        config["thinkingConfig"] = _thinking(chat.reasoning_effort or "", model_name)
+        config["thinkingConfig"] = _thinking(chat.reasoning_effort or "", model_name, tokens_out_max)
     return config
 
 
-def _thinking(effort: str, model_name: str) -> dict[str, Any]:
+def _thinking(effort: str, model_name: str, tokens_out_max: int | None) -> dict[str, Any]:
     if model_name.startswith(_BUDGETED):
-        return {"thinkingBudget": _BUDGET[effort]}
+        return {"thinkingBudget": _budget(effort, model_name, tokens_out_max)}
     return {"thinkingLevel": _LEVEL[effort]}
+
+
+def _budget(effort: str, model_name: str, tokens_out_max: int | None) -> int:
+    """Thoughts count as output, so the answer is left what it usually gets, or half of what there is."""
+    budget = _BUDGET[effort]
+    if tokens_out_max is not None:
+        budget = min(budget, tokens_out_max - min(TOKENS_OUT_MAX, tokens_out_max // 2))
+    for name, least, instead in _BUDGET_MIN:
+        if model_name.startswith(name) and budget < least:
+            return instead
+    return budget

@@ -24,7 +24,7 @@ _CLASS_OF_STATUS_NAME = {
     "UNKNOWN": FailureClass.SERVER_ERROR,
     "DATA_LOSS": FailureClass.SERVER_ERROR,
     "UNAVAILABLE": FailureClass.OVERLOADED,
-    "DEADLINE_EXCEEDED": FailureClass.TIMEOUT,
+    "DEADLINE_EXCEEDED": FailureClass.OVERLOADED,
     "UNIMPLEMENTED": FailureClass.NOT_FOUND,
 }
 _CLASS_OF_STATUS = {
@@ -34,11 +34,11 @@ _CLASS_OF_STATUS = {
     403: FailureClass.AUTH,
     404: FailureClass.NOT_FOUND,
     405: FailureClass.NOT_FOUND,
-    408: FailureClass.TIMEOUT,
+    408: FailureClass.OVERLOADED,
     413: FailureClass.TOO_LARGE,
     429: FailureClass.RATE_LIMITED,
     503: FailureClass.OVERLOADED,
-    504: FailureClass.TIMEOUT,
+    504: FailureClass.OVERLOADED,
 }
 _CLASS_OF_REASON = {
     "API_KEY_INVALID": FailureClass.AUTH,

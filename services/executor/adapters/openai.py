@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from schemas.messages import Chat
-from services.executor.adapters.flavours import MESSAGE_NAMES, Flavour, key_headers, located
+from services.executor.adapters.flavours import EFFORT_NONE, MESSAGE_NAMES, Flavour, key_headers, located
 from services.executor.adapters.openai_reply import reply, stream
 
 __all__ = ["body", "headers", "path", "reply", "stream"]
@@ -74,6 +74,8 @@ def _adapt(wanted: dict[str, Any], flavour: Flavour) -> None:
         wanted.pop(name, None)
     if "logprobs" in flavour.drop:
         wanted.pop("top_logprobs", None)
+    if EFFORT_NONE in flavour.drop and wanted.get("reasoning_effort") == "none":
+        del wanted["reasoning_effort"]
     if MESSAGE_NAMES in flavour.drop:
         wanted["messages"] = [{k: v for k, v in message.items() if k != "name"} for message in wanted["messages"]]
     for name, theirs in flavour.rename:

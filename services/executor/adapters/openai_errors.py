@@ -37,7 +37,7 @@ _CLASS_OF_CODE = {
     "content_filter": FailureClass.CONTENT_FILTERED,
     "content_policy_violation": FailureClass.CONTENT_FILTERED,
     "ResponsibleAIPolicyViolation": FailureClass.CONTENT_FILTERED,
-    "request_timeout": FailureClass.TIMEOUT,
+    "request_timeout": FailureClass.OVERLOADED,
     "server_error": FailureClass.SERVER_ERROR,
     "InternalServerError": FailureClass.SERVER_ERROR,
     "server_is_overloaded": FailureClass.OVERLOADED,
@@ -52,12 +52,12 @@ _CLASS_OF_STATUS = {
     403: FailureClass.AUTH,
     404: FailureClass.NOT_FOUND,
     405: FailureClass.NOT_FOUND,
-    408: FailureClass.TIMEOUT,
+    408: FailureClass.OVERLOADED,
     413: FailureClass.TOO_LARGE,
     422: FailureClass.INVALID,
     429: FailureClass.RATE_LIMITED,
     503: FailureClass.OVERLOADED,
-    504: FailureClass.TIMEOUT,
+    504: FailureClass.OVERLOADED,
     529: FailureClass.OVERLOADED,
 }
 
@@ -106,7 +106,7 @@ def failure_of(status: int, parsed: object) -> FailureClass:
         status = _status_of(told.get("code")) or status   # those of OpenRouter, vLLM and Azure are statuses
     known = _by_code(told)
     if known is FailureClass.RATE_LIMITED and (status == 413 or "request too large" in words):
-        return FailureClass.TOO_LARGE   # it is larger than a whole minute's tokens: waiting would not help
+        return FailureClass.TOO_LARGE   # it is larger than a whole minute's tokens: waiting would not help, another account might
     if known is not None:
         return known
     by_words = _by_words(status, told, words)

@@ -166,7 +166,7 @@ class OpenaiStream(AnswerStream):
                 self._add(delta)
             if choice.get("logprobs"):
                 self.logprobs.extend(logprobs_of(choice["logprobs"]))
-            if choice.get("finish_reason") is not None:
+            if choice.get("finish_reason"):   # some servers send "" until the last
                 self.finish_with(*_finished(choice["finish_reason"]))
         elif is_error(event):
             self._error(event)

@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 _MIME_OF = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
+_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
+_SCHEMAS = frozenset({"anyOf", "oneOf", "prefixItems"})
 
 
 def texts(content: object) -> list[str]:
@@ -62,6 +64,27 @@ def schema_of(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     schema = response_format["json_schema"]["schema"]
     return schema if isinstance(schema, dict) else None
+
+
+def closed(schema: Any) -> Any:
+    """A copy in which no object takes properties that it does not name, as Anthropic wants it; what fits it fits the original.
+
+    Left as they are, for the provider to refuse: an object without properties, which could only be empty; maps; and the members
+    of an `allOf`, each of which would forbid what the others ask for.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    copy = dict(schema)
+    for key, found in schema.items():
+        if key in _NAMED_SCHEMAS and isinstance(found, dict):
+            copy[key] = {name: closed(one) for name, one in found.items()}
+        elif key in _SCHEMAS and isinstance(found, list):
+            copy[key] = [closed(one) for one in found]
+        elif key == "items":
+            copy[key] = closed(found)
+    if copy.get("properties") and copy.get("additionalProperties", True) is True:
+        copy["additionalProperties"] = False
+    return copy
 
 
 def wants_object(response_format: dict[str, Any] | None) -> bool:
