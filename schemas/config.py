@@ -150,6 +150,20 @@ class Tenant(Strict):
         return self
 
 
+BUDGET_USD_MIN = Decimal("0.000001")
+
+
+def _has_countable_budgets(tenant: Tenant) -> Tenant:
+    for field in ("budget_usd_per_day", "budget_usd_per_month"):
+        usd = getattr(tenant, field)
+        if usd is not None and usd < BUDGET_USD_MIN:
+            raise ValueError(f"{field}: below {BUDGET_USD_MIN:f} USD, and spending is counted in no smaller parts; raise it")
+    return tenant
+
+
+# Asked of a file only: a service that refused a tenant's record would not know of its budget, and let it spend without one.
+FileTenant = Annotated[Tenant, AfterValidator(_has_countable_budgets)]
+
 CHECKS_DEFAULT = tuple(CheckSpec(check=name) for name in ("not_empty", "not_truncated", "not_refused", "matches_schema"))
 
 
@@ -231,7 +245,7 @@ class ConfigFile(Strict):
 
     models: dict[Name, Model]
     backends: dict[Name, Backend]
-    tenants: dict[Name, Tenant]
+    tenants: dict[Name, FileTenant]
     policies: dict[Name, Policy] = Field(default_factory=lambda: {"default": Policy()})
     pipelines: dict[Name, Node] = Field(default_factory=dict)
 

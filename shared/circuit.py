@@ -58,7 +58,8 @@ class CircuitRules:
     refused_cooldown_ms_max: int = 900_000
     cooldown_jitter: float = 0.2
     probes: int = 3                        # of the whole fleet, in one half-open period
-    probe_patience_ms: int = 90_000        # longer than a call may take: then nobody is still working on a lease
+    probe_patience_ms: int = 90_000        # or, if that is longer, what a call of the backend may take and
+    probe_slack_ms: int = 10_000           # so much more: then nobody is still working on a lease
     reporter_fresh_ms: int = 10_000
     ramp_ms: int = 30_000
     ramp_shares: tuple[float, ...] = (0.10, 0.25, 0.50)
@@ -83,6 +84,7 @@ class Evidence:
     reporters: Mapping[str, int] = field(default_factory=dict)     # when each was last heard of, on any backend
     may_open: bool = True
     all_out: bool = False
+    call_ms_max: int = 0                                           # the longest that one call of it may take
 
 
 def advance(entry: FleetEntry, seen: Evidence, jitter: float, rules: CircuitRules) -> FleetEntry:
@@ -220,11 +222,13 @@ def _renewed(entry: FleetEntry, seen: Evidence, rules: CircuitRules) -> FleetEnt
     """Leases that brought no result go to others, in a new epoch; `since_ms` then starts anew.
 
     At once when the provider asked to be left alone, for a probe it turned away has neither passed nor failed; else when
-    they had time enough, from when the provider may be called.
+    they had time enough, from when the provider may be called. A good call may take longer than our patience: a new epoch
+    voids its result, so without the time that the backend's calls may take, a slow one would never be closed again.
     """
     is_gated_anew = seen.gate is not None and seen.gate != entry.gate
     may_probe_ms = max(entry.since_ms, seen.gate.until_ms if seen.gate else 0)
-    is_stale = is_gated_anew or seen.now_ms - may_probe_ms >= rules.probe_patience_ms
+    patience_ms = max(rules.probe_patience_ms, seen.call_ms_max + rules.probe_slack_ms)
+    is_stale = is_gated_anew or seen.now_ms - may_probe_ms >= patience_ms
     if not seen.reporters or (entry.probe_leases and not is_stale):
         return entry
     return _changed(_leased(entry, seen, rules), since_ms=seen.now_ms)

@@ -94,7 +94,8 @@ class Settings(BaseModel):
     circuit_ramp_ms: int = Field(30_000, ge=0)
     """Time in which a recovered backend gets its full share of traffic back."""
     circuit_probe_patience_ms: int = Field(90_000, ge=100)
-    """Time executors have to probe a backend before others may; more than a call may take."""
+    """Time executors have to probe a backend before others may. A backend whose `timeout_ms` is within 10 s
+    of it, or above, gets 10 s more than that: a call that is under way must be able to count."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None, needs_broker: bool = True) -> "Settings":

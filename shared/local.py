@@ -169,7 +169,9 @@ class LocalBroker:
     async def arrival(self, timeout_s: float) -> None:
         """Wait until any record arrives, or the time is over."""
         try:
-            await asyncio.wait_for(self._arrived.wait(), timeout_s)
+            # Not `wait_for`: that of Python 3.11 loses a cancellation that comes together with a record.
+            async with asyncio.timeout(timeout_s):
+                await self._arrived.wait()
         except TimeoutError:
             return
 

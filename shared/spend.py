@@ -52,7 +52,8 @@ class Budget(NamedTuple):
 
     @property
     def share(self) -> float:
-        return self.spent_microusd / self.microusd
+        """Of the budget, or of a micro-USD where it is less than that, and so nothing: spending is counted in whole ones."""
+        return self.spent_microusd / max(self.microusd, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ GRADIENT_START = 0.003
 """Start of a word's sum of squared gradients: the smaller, the louder is the first judgement of a word. Both were chosen among
 a dozen pairs by cross-validation on 7,000 questions; halves and doubles are within 0.003 APGR."""
 
+GRADIENT_MAX = 60_000.0
+"""A sum that only grows would one day be beyond half precision (65,504), and a table that cannot be published ends the monitor.
+At the most a judgement still moves a word by up to RATE/245 of its error; two letters asked 400,000 times got there."""
+
 Picker = Callable[[Sequence[float]], tuple[float, ...]]
 
 _MASK = BUCKETS - 1
@@ -97,7 +101,8 @@ class Words:
         squared, step = (error * value) ** 2, error * value * RATE
         weights, gradients, root = self._weights, self._gradients, math.sqrt
         for at in buckets:      # the costly loop: some hundred words a judgement
-            gradients[at] = seen = gradients[at] + squared
+            seen = gradients[at] + squared
+            gradients[at] = seen = seen if seen < GRADIENT_MAX else GRADIENT_MAX
             weights[at] += step / root(seen)
 
     def to_text(self) -> str:
@@ -107,14 +112,23 @@ class Words:
 
     @classmethod
     def from_text(cls, text: str) -> "Words":
-        """Raises ValueError where the text is not what `to_text` writes."""
+        """Raises ValueError where the text is not what `to_text` writes. A number without end is taken for nothing learned: it
+        would make every belief of its word one, too.
+        """
         words = cls()
         try:
-            numbers = array("f", struct.unpack(_HALVES, zlib.decompress(base64.b85decode(text))))
+            numbers = struct.unpack(_HALVES, zlib.decompress(base64.b85decode(text)))
         except (struct.error, zlib.error, ValueError) as error:
             raise ValueError("words: not a table of weights") from error
-        words._weights, words._gradients = numbers[:BUCKETS], numbers[BUCKETS:]
+        weights, gradients = numbers[:BUCKETS], numbers[BUCKETS:]
+        if not math.isfinite(sum(numbers)):      # the cheapest look at all of them
+            weights, gradients = _ended(weights, 0.0), _ended(gradients, GRADIENT_MAX)
+        words._weights, words._gradients = array("f", weights), array("f", gradients)
         return words
+
+
+def _ended(numbers: Sequence[float], instead: float) -> tuple[float, ...]:
+    return tuple(number if math.isfinite(number) else instead for number in numbers)
 
 
 def chance(believed: float, logit: float) -> float:

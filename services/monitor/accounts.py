@@ -155,18 +155,21 @@ class Accounts:
         self.offsets: dict[str, int] = dict(total.counted) if total else {}
 
     def attempt(self, place: Place, line: Mapping[str, Any]) -> None:
-        """One line of the ledger, as plain data. Raises KeyError or TypeError for one that is none."""
+        """One line of the ledger, as plain data. Raises KeyError or TypeError for one that is none, before it counts anywhere."""
         self.offsets[place.source] = place.offset + 1
         if line["phase"] != AttemptPhase.FINISHED:
             return
         is_known = line.get("cost_known", True)
-        cost_microusd = line.get("cost_microusd", 0) if is_known else line.get("cost_max_microusd", 0)
+        cost_microusd = _whole(line.get("cost_microusd", 0) if is_known else line.get("cost_max_microusd", 0))
+        usage = line.get("usage") or {}
+        tokens = _whole(usage.get("tokens_in", 0)), _whole(usage.get("tokens_out", 0))
         earlier = self._earlier(line["attempt_id"], is_known, cost_microusd, place.at_ms)
         if earlier is not None and not is_known:
             return
+        is_shadow = line.get("kind") == AttemptKind.SHADOW
         for account in (self._of(line["tenant"]), self._of(TOTAL)):
             if account.is_new(place):
-                self._count(account, place.at_ms, cost_microusd, is_known, line, earlier)
+                self._count(account, place.at_ms, cost_microusd, is_known, is_shadow, tokens, earlier)
 
     def _count(
         self,
@@ -174,19 +177,19 @@ class Accounts:
         at_ms: int,
         cost_microusd: int,
         is_known: bool,
-        line: Mapping[str, Any],
+        is_shadow: bool,
+        tokens: tuple[int, int],
         earlier: tuple[int, int] | None,
     ) -> None:
         self._dirty.add(account.name)
-        usage, is_shadow = line.get("usage") or {}, line.get("kind") == AttemptKind.SHADOW
         for each in account.sums_at(at_ms):
             if is_known:
                 each.microusd += cost_microusd
             else:
                 each.unknown_microusd += cost_microusd
             each.shadow_microusd += is_shadow * cost_microusd
-            each.tokens_in += usage.get("tokens_in", 0)
-            each.tokens_out += usage.get("tokens_out", 0)
+            each.tokens_in += tokens[0]
+            each.tokens_out += tokens[1]
             each.calls += earlier is None
         if earlier is not None:
             bound_microusd, then_ms = earlier
@@ -206,11 +209,11 @@ class Accounts:
         return None
 
     def verdict(self, place: Place, tenant: str, cost_microusd: int) -> None:
-        """A request of the tenant has ended and cost so much in all."""
+        """A request of the tenant has ended and cost so much in all. Raises TypeError where that is no number of micro-USD."""
         self.offsets[place.source] = place.offset + 1
         account = self._of(tenant)
         if account.is_new(place):
-            account.request(cost_microusd, place.at_ms, self._tenants().get(tenant))
+            account.request(_whole(cost_microusd), place.at_ms, self._tenants().get(tenant))
             self._dirty.add(tenant)
             self._dirty.add(TOTAL)
 
@@ -245,6 +248,15 @@ class Accounts:
                     told.append(_alert(name, budget.field, budget.period, kind, severity, percent, now_ms))
                     break
         return tuple(told)
+
+
+def _whole(count: object) -> int:
+    """A whole number as it is. Raises TypeError for anything else: half a token in a sum makes an entry that cannot be written,
+    and whoever keeps the books next would read the same line and end the same way.
+    """
+    if type(count) is not int:
+        raise TypeError("not a whole number")
+    return count
 
 
 def _alert(name: str, field: str, period: str, kind: AlertKind, severity: Severity, percent: int, now_ms: int) -> Alert:

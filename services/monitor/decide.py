@@ -6,6 +6,7 @@ Pure: no clock, no I/O, no randomness of its own. One `Watch` per process; it ju
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+from schemas.config import Backend
 from schemas.fleet import Alert, Circuit, FleetEntry, Transition
 from services.monitor.alerts import alert, all_out, changes
 from shared.circuit import CircuitRules, Evidence, advance, is_held, may_open
@@ -70,6 +71,7 @@ def judge(
     jitter: float,
     rules: CircuitRules,
     slow: tuple[Slowness, ...] = (),
+    call_ms_max: int = 0,
 ) -> FleetEntry:
     """The entry as of now; windows and `updated_ms` as they were."""
     seen = Evidence(
@@ -84,6 +86,7 @@ def judge(
         reporters=fleet.reporters,
         may_open=may_open(len(fleet.out - {entry.backend}), len(fleet.backends | {entry.backend}), rules),
         all_out=fleet.is_out,
+        call_ms_max=call_ms_max,
     )
     after = advance(entry, seen, jitter, rules)
     told = tuple(Transition(at_ms=now_ms, circuit=after.circuit, reason=c.reason) for c in changes(entry, after, now_ms))
@@ -99,14 +102,14 @@ class Watch:
     """The backends of this replica: their rings, and their entries as last judged and as last published.
 
     `published_by_all` is the live `fleet` table: it restores circuits after a restart, and shows what other replicas
-    hold. `catalogue` names the backends of the config; while it names none, the fleet is every backend that was seen.
+    hold. `catalogue` has the backends of the config; while it names none, the fleet is every backend that was seen.
     """
 
     def __init__(
         self,
         rules: CircuitRules,
         published_by_all: Callable[[], Mapping[str, FleetEntry]],
-        catalogue: Callable[[], Collection[str]],
+        catalogue: Callable[[], Mapping[str, Backend]],
     ) -> None:
         self.rings: dict[str, Ring] = {}
         self._rules = rules
@@ -134,7 +137,9 @@ class Watch:
                 continue
             before = known.get(backend) or FleetEntry(backend=backend)
             slow = self._slow(before, ring, now_ms) if looks_for_slow else ()
-            entry = self._entries[backend] = judge(before, ring, fleet, now_ms, jitter(), self._rules, slow)
+            call_ms_max = catalogue[backend].timeout_ms if catalogue else 0
+            entry = judge(before, ring, fleet, now_ms, jitter(), self._rules, slow, call_ms_max)
+            self._entries[backend] = entry
             self._tell(before, entry, fleet, now_ms)
             published = self._published.get(backend)
             entry = with_windows_if_due(entry, published, ring, now_ms, backend in self._alerts)

@@ -57,9 +57,10 @@ class Fleet:
         self.by_chance = by_chance
         self.random = Random(seed)
         self.now_ms = START_MS
-        self.watch = Watch(CircuitRules(), dict, lambda: servers)
         self.locals = [{name: Local(Gradient(256)) for name in servers} for _ in range(REPLICAS)]
         self.backend = Backend(model="m", provider="p", base_url="http://host/v1", prices=Prices(input=1, output=1))
+        catalogue = dict.fromkeys(servers, self.backend)
+        self.watch = Watch(CircuitRules(), dict, lambda: catalogue)
         self.latencies_ms: list[float] = []
         self._ends: list[tuple[float, int, int, str, Seen]] = []
         self._calls = 0

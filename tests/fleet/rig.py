@@ -11,6 +11,7 @@ from services.monitor.decide import Watch
 from shared.circuit import CircuitRules
 from shared.delta import Delta, Seen
 from shared.windows import Ring, fold
+from tests.support.builders import a_backend
 
 START_MS = 1_764_000_000_000
 TICK_MS = 100
@@ -72,11 +73,12 @@ class Rig:
     """Calls come at a rate, to a replica by chance; what a backend's circuit keeps away goes elsewhere."""
 
     def __init__(self, answer: Answer, replicas: int = 3, seed: int = 1, fleet: tuple[str, ...] = FLEET) -> None:
+        catalogue = dict.fromkeys(fleet, a_backend())
         self.answer = answer
         self.random = Random(seed)
         self.now_ms = START_MS
         self.replicas = [Replica(f"r{number}") for number in range(replicas)]
-        self.watch = Watch(CircuitRules(), dict, lambda: fleet)
+        self.watch = Watch(CircuitRules(), dict, lambda: catalogue)
         self.ring = self.watch.rings[BACKEND] = Ring()
         self.entry = FleetEntry(backend=BACKEND)
         self.entries = [self.entry]                    # as published: each change of the circuit

@@ -12,10 +12,12 @@ from services.monitor.decide import Watch
 from shared.circuit import CREDENTIAL_REFUSED, CircuitRules
 from shared.windows import Ring, fold
 from tests.fleet.circuits import BAD_DAY_SHARE, openings_of_a_day
+from tests.support.builders import a_backend
 from tests.support.builders_monitor import NOW_MS, a_gate, an_observation
 
 RULES = CircuitRules()
 BACKENDS = ("a", "b", "c")
+CATALOGUE = dict.fromkeys(BACKENDS, a_backend())
 OF_CIRCUITS = {Circuit.OPEN: AlertKind.CIRCUIT_OPEN, Circuit.HALF_OPEN: AlertKind.CIRCUIT_HALF_OPEN,
                Circuit.CLOSED: AlertKind.CIRCUIT_CLOSED}
 
@@ -34,7 +36,7 @@ class Fleet(RuleBasedStateMachine):
         self.opened_by = {}
 
     def a_watch(self, rings):
-        watch = Watch(RULES, lambda: self.entries, lambda: BACKENDS)
+        watch = Watch(RULES, lambda: self.entries, lambda: CATALOGUE)
         watch.rings.update(rings)
         return watch
 

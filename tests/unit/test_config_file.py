@@ -7,6 +7,7 @@ import pytest
 from schemas.config import ConfigFile
 from services.cli.config_file import load, offered, parse
 from shared.errors import ConfigError
+from shared.spend import standing
 
 SMALL = """\
 models:
@@ -52,6 +53,14 @@ def test_a_wrong_value_is_named_with_line_field_value_and_fix() -> None:
 
 def test_a_missing_field_is_named_at_the_line_of_its_object() -> None:
     assert problem_of("    provider: p\n", "").startswith("baton.yaml:4: backends.b.provider: missing; ")
+
+
+def test_a_budget_too_small_to_be_counted_is_named_with_its_fix() -> None:
+    assert problem_of("keys: [env:T_KEY]", "budget_usd_per_month: 0.0000005") == (
+        "baton.yaml:12: tenants.t.budget_usd_per_month: below 0.000001 USD, and spending is counted in no smaller parts; raise it"
+    )
+    least = parse(SMALL.replace("keys: [env:T_KEY]", "budget_usd_per_day: 0.000001"))
+    assert standing("t", least.tenants["t"], None, 0).left_microusd == 1
 
 
 def test_an_unknown_field_gets_the_nearest_name() -> None:

@@ -16,6 +16,7 @@ from shared.config import Settings
 from shared.local import LocalBroker
 from shared.windows import Ring
 from shared.writer import Writer
+from tests.support.builders import a_backend
 from tests.support.builders_monitor import NOW_MS, a_gate, an_observation
 
 RULES = CircuitRules(cooldown_ms=1_000, ramp_ms=3_000)
@@ -50,7 +51,7 @@ class Bench:
     clock: StandingClock = field(default_factory=StandingClock)
     table: dict = field(default_factory=dict)
     entries: dict = field(default_factory=dict)       # the `fleet` table as this monitor finds it
-    catalogue: tuple = BACKENDS
+    catalogue: dict = field(default_factory=lambda: dict.fromkeys(BACKENDS, a_backend()))
 
     async def start(self):
         await self.broker.create_topics([topic_spec(topic) for topic in (FLEET, ALERTS, OBSERVATIONS, DEAD_LETTERS)])
@@ -307,6 +308,18 @@ async def test_an_alert_that_the_log_did_not_take_is_written_later_once():
     assert bench.kinds() == ["circuit_open"]
 
 
+async def test_a_probe_that_takes_as_long_as_its_backend_allows_still_counts():
+    patient = {"a": a_backend(timeout_ms=300_000), "b": a_backend()}
+    bench = await a_bench(catalogue=patient)
+    await bench.tell(an_observation("a", failures=8))
+    await bench.pass_time(2_000)
+    entry = bench.published()[-1]
+    assert entry.circuit is Circuit.HALF_OPEN
+    await bench.pass_time(patient["a"].timeout_ms, step_ms=1_000)
+    await bench.tell(an_observation("a", sequence=2, at_ms=bench.clock.ms, probes=(entry.probe_epoch, 3, 0)))
+    assert bench.published()[-1].circuit is Circuit.CLOSED
+
+
 # --- backends that are gone
 
 
@@ -314,7 +327,7 @@ async def test_a_backend_that_the_config_no_longer_names_is_taken_off_the_topic(
     bench = await a_bench()
     await bench.tell(an_observation("a", latencies_ms=(5,)), an_observation("b", latencies_ms=(5,)))
     bench.entries.update({entry.backend: entry for entry in bench.published()})
-    bench.catalogue = ("b",)
+    bench.catalogue = {"b": a_backend()}
     await bench.pass_time(GONE_MS, step_ms=1_000)
     assert all(record.value for record in bench.broker.logs[FLEET.name][0])
     await bench.pass_time(1_000, step_ms=1_000)
@@ -328,9 +341,9 @@ async def test_a_backend_that_comes_back_to_the_config_in_time_stays():
     bench = await a_bench()
     await bench.tell(an_observation("a", failures=8))
     bench.entries.update({entry.backend: entry for entry in bench.published()})
-    bench.catalogue = ("b",)
+    bench.catalogue = {"b": a_backend()}
     await bench.pass_time(GONE_MS // 2, step_ms=1_000)
-    bench.catalogue = BACKENDS
+    bench.catalogue = dict.fromkeys(BACKENDS, a_backend())
     await bench.pass_time(GONE_MS, step_ms=1_000)
     assert all(record.value for record in bench.broker.logs[FLEET.name][0])
     assert bench.published()[-1].trips == 1

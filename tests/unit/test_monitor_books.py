@@ -179,13 +179,15 @@ def test_a_line_that_cannot_be_read_becomes_a_dead_letter_and_the_others_count()
     async def main():
         broker = await a_broker()
         producer = await broker.producer()
-        for poison in (b"\xff{ not json", b'{"phase":"finished"}', b"[1]"):
+        line = '{"phase":"finished","attempt_id":"a","tenant":"acme","cost_microusd":%s,"usage":{"tokens_in":%s}}'
+        numbers = [(line % found).encode() for found in ((0.5, 1), (1, 0.5), (1e308, 1))]
+        for poison in (b"\xff{ not json", b'{"phase":"finished"}', b"[1]", *numbers):
             await (await producer.send(Output(ATTEMPTS.name, b"k", poison)))
         async with kept(broker):
             await call(broker, 1)
             await asyncio.sleep(0.5)
             assert (await entry(broker)).day.calls == 1
-        assert len(await values(broker, DEAD_LETTERS)) == 3
+        assert len(await values(broker, DEAD_LETTERS)) == 6
 
     run(main)
 

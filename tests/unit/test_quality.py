@@ -1,14 +1,17 @@
 """What is learned of models: judgements move beliefs, count once, are forgotten, and cannot be used against others."""
 
+import base64
 import math
 import random
+import struct
+import zlib
 from typing import Any
 
 import pytest
 
 from schemas.quality import QualityEntry
 from shared.quality import ALL, LEAN, WORDS, Judged, Knowledge, key_of, keys_of, tier_of, with_words
-from shared.words import Words, picker, sketch
+from shared.words import BUCKETS, Words, picker, sketch
 from tests.support.builders import NOW_MS
 
 SKETCH = (1835, 21204, 26683, 42764, 43879, 45103, 46032, 49840, 53373, 53732, 54237, 56932)
@@ -204,6 +207,26 @@ def test_weights_survive_their_way_through_a_record() -> None:
     for rubbish in ("", "x", Words().to_text()[:-9]):
         with pytest.raises(ValueError, match="words"):
             Words.from_text(rubbish)
+
+
+def test_words_that_are_asked_for_ever_can_still_be_published() -> None:
+    words = Words()
+    for offset in range(1_000):
+        words.learn((7,), 0.5, float(offset % 2), weight=100.0)
+    again = Words.from_text(words.to_text())
+    before = again.logit((7,))
+    again.learn((7,), 0.5, 1.0)
+    assert again.logit((7,)) > before
+
+
+def test_a_published_weight_without_end_is_taken_for_nothing_and_learned_anew() -> None:
+    endless = [0.0] * (2 * BUCKETS)
+    endless[7], endless[8], endless[BUCKETS + 7], endless[9] = math.inf, math.nan, math.inf, 0.5
+    words = Words.from_text(base64.b85encode(zlib.compress(struct.pack(f"<{2 * BUCKETS}e", *endless))).decode())
+    assert words.logit((7,)) == words.logit((8,)) == 0 < words.logit((9,))
+    words.learn((7,), 0.5, 1.0)
+    assert words.logit((7,)) > 0
+    assert Words.from_text(words.to_text()).logit((9,)) == words.logit((9,))
 
 
 def test_a_text_of_one_word_and_a_text_of_none_have_a_logit() -> None:

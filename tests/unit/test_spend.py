@@ -183,6 +183,15 @@ def test_an_account_is_near_its_limit_from_a_share_on_and_has_nothing_left_beyon
     assert standing("acme", TENANT, an_entry(10_500), NOON_MS).left_microusd == 0
 
 
+def test_a_budget_of_less_than_is_counted_is_a_budget_of_nothing():
+    tenant = Tenant(budget_usd_per_day=Decimal("0.0000005"))
+    assert standing("acme", tenant, None, NOON_MS).left_microusd == 0
+    assert standing("acme", tenant, an_entry(1), NOON_MS).is_near
+    accounts = some_accounts(tenant)
+    accounts.attempt(at(0), a_line(0))
+    assert [due.alerts for due in accounts.due(NOON_MS)] == [(), ()]
+
+
 def test_yesterdays_spending_leaves_todays_budget_whole():
     assert standing("acme", TENANT, an_entry(10_000), NOON_MS + DAY_MS).left_microusd == 10_000
 
