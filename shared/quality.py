@@ -264,12 +264,27 @@ class Knowledge:
         return found
 
     def tokens_out(self, model: str, domain: str, expected: int) -> int:
-        """Output tokens to expect: the domain's mean, leaning on the model's, leaning on `expected`."""
+        """Output tokens to expect: the domain's mean, leaning on the model's, leaning on `expected`, see `tokens_usual`."""
         tokens = float(expected)
         for key in (key_of(model, ALL), key_of(model, domain)):
             table = self._tables.get(key)
             if table and table.tokens_seen:
                 tokens = (table.tokens_out * table.tokens_seen + tokens * TOKENS_LEAN) / (table.tokens_seen + TOKENS_LEAN)
+        return round(tokens)
+
+    def tokens_usual(self, domain: str, expected: int) -> int:
+        """The same of a model nothing is known of: what all the others take. Were it `expected` alone, which is a guess about
+        the task, such a model would look cheaper or dearer than they do for no other reason than that it is new.
+        """
+        tokens = float(expected)
+        for of in (ALL, domain):
+            told = seen = 0.0
+            for model in self._believed:
+                table = self._tables.get(key_of(model, of))
+                if table:
+                    told += table.tokens_out * table.tokens_seen
+                    seen += table.tokens_seen
+            tokens = (told + tokens * TOKENS_LEAN) / (seen + TOKENS_LEAN)
         return round(tokens)
 
     def words(self, model: str, of: str = WORDS) -> Words | None:

@@ -26,7 +26,7 @@ class Believer:
         self._read_ms = 0
 
     def beliefs(self, offers: Iterable[Offer], chat: Chat, task: Features, tenant: str, now_ms: int) -> Beliefs:
-        """Of every model something was learned of; of the others the catalogue's figures hold."""
+        """Of every model something was learned of; of the others the catalogue's figures hold, and the usual length."""
         if now_ms - self._read_ms >= REFRESH_MS:
             self._knowledge.refresh(self._entries())
             self._read_ms = now_ms
@@ -60,7 +60,7 @@ def of_sketch(
     for model, overall, words, move_max in told.worded:
         expected = with_words(quality[model], overall, words.logit_of(pick, count), move_max, len(known))
         quality[model] = round(expected, 4)
-    return Beliefs(quality, told.beliefs.evidence, told.beliefs.tokens_out)
+    return Beliefs(quality, told.beliefs.evidence, told.beliefs.tokens_out, told.beliefs.tokens_usual)
 
 
 def _tables_say(
@@ -71,10 +71,12 @@ def _tables_say(
         for model, prior in known
         if (words := knowledge.words(model)) is not None
     ]
+    usual = knowledge.tokens_usual(domain, tokens_out)
     beliefs = Beliefs(
         {model: round(knowledge.quality(model, domain, tier, tenant, prior), 4) for model, prior in known},
         {model: round(knowledge.evidence(model, domain), 1) for model, _ in known},
-        {model: knowledge.tokens_out(model, domain, tokens_out) for model, _ in known},
+        {model: knowledge.tokens_out(model, domain, usual) for model, _ in known},
+        usual,
     )
     return _Told(beliefs, worded)
 

@@ -45,9 +45,10 @@ WEIGHTS: Mapping[str, Weights] = {
 class Terms:
     """How to choose. `microusd_price`: quality that a micro-USD must buy. `draw`: evenly in [0, 1), from the request's id.
 
-    `believed`, `evidence`, `tokens_out`: by model; what is missing is as the catalogue and the task say. `lead`: a model to
-    put first where it is able (an arm of a split). `order`: the caller's list of models, best first; empty: none.
-    `cached_by`: the model whose prompt cache holds the session's earlier messages.
+    `believed`, `evidence`, `tokens_out`: by model; what is missing is as the catalogue and the task say, but `tokens_usual`
+    counts for a model of unknown length where it is not 0. `lead`: a model to put first where it is able (an arm of a
+    split). `order`: the caller's list of models, best first; empty: none. `cached_by`: the model whose prompt cache holds
+    the session's earlier messages.
     """
 
     mode: Mode = "quality_min"
@@ -61,6 +62,7 @@ class Terms:
     believed: Mapping[str, float] = field(default_factory=dict)
     evidence: Mapping[str, float] = field(default_factory=dict)
     tokens_out: Mapping[str, int] = field(default_factory=dict)
+    tokens_usual: int = 0
     lead: str = ""
     order: tuple[str, ...] = ()
     cached_by: str = ""
@@ -98,7 +100,8 @@ def prospect(task: Features, option: Option, terms: Terms) -> Prospect:
 def prospects_of(task: Features, options: Sequence[Option], terms: Terms) -> list[Prospect]:
     """Of each model, in the order given. One loop with all it reads at hand: it is a third of a decision."""
     weights, believed, microusd_price = terms.weights, terms.believed, terms.microusd_price
-    tokens_in, expected, allowed = task.tokens_in, min(task.tokens_out, task.tokens_out_max), task.tokens_out_max
+    tokens_in, allowed = task.tokens_in, task.tokens_out_max
+    expected = min(terms.tokens_usual or task.tokens_out, allowed)
     late, failing, target_ms, worth = weights.late, weights.failing, weights.target_ms, weights.quality
     learned_out, cached_by, made = terms.tokens_out, terms.cached_by, tuple.__new__
     found = []

@@ -24,11 +24,15 @@ SORTS: Mapping[str, Mode] = {"price": "price", "latency": "latency", "quality": 
 
 @dataclass(frozen=True, slots=True)
 class Beliefs:
-    """By model, for one request: expected quality, judgements behind it in this domain, expected output tokens."""
+    """By model, for one request: expected quality, judgements behind it in this domain, expected output tokens.
+
+    `tokens_usual`: output tokens of a model that nothing was learned of; 0 while that is true of all of them.
+    """
 
     quality: Mapping[str, float] = field(default_factory=dict)
     evidence: Mapping[str, float] = field(default_factory=dict)
     tokens_out: Mapping[str, int] = field(default_factory=dict)
+    tokens_usual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ def terms_of(
         believed=beliefs.quality,
         evidence=beliefs.evidence,
         tokens_out=beliefs.tokens_out,
+        tokens_usual=beliefs.tokens_usual,
         lead=_arm(policy, chat, request) if policy.split else "",
         order=chat.models,
         cached_by=cached_by,

@@ -12,7 +12,7 @@ from schemas.messages import Chat, Reason
 from services.router.beliefs import believed
 from services.router.decide import Decision, Limits, decide
 from services.router.offers import offers_of, options_of
-from services.router.rank import WEIGHTS, Terms, lateness
+from services.router.rank import WEIGHTS, Terms, lateness, prospects_of
 from services.router.terms import Beliefs, Request, arm_of, shadow_of, terms_of
 from shared.catalogue import Catalogue
 from shared.quality import Judged, Knowledge
@@ -193,6 +193,19 @@ def test_what_was_learned_takes_the_place_of_the_catalogues_figure() -> None:
     assert beliefs.evidence["small"] > 50
     assert "medium" not in beliefs.quality
     assert models(decided(Terms(mode="quality", believed=beliefs.quality))) == ["small", "medium", "large"]
+
+
+@pytest.mark.parametrize("tokens_out", [20, 900])
+def test_a_model_nothing_was_learned_of_is_expected_to_answer_at_the_length_of_the_others(tokens_out: int) -> None:
+    backends = {"k": a_backend("known"), "n": a_backend("new")}
+    catalogue = a_catalogue(models=dict.fromkeys(("known", "new"), a_model()), backends=backends)
+    knowledge, task = Knowledge(), some_features(domain="law", tokens_out=300, tokens_out_max=4_000)
+    for offset in range(200):
+        knowledge.fold(Judged("known", "law", 1, "acme", 1.0, "verdicts/0", offset, NOW_MS, tokens_out=tokens_out), 0.5)
+    beliefs = believed(knowledge, [("known", 0.5), ("new", 0.5)], "Sue him?", task, "acme")
+    terms = terms_of(Policy(), Standing(), a_chat(), task, Request("r1", "standard", "acme"), beliefs)
+    known, new = prospects_of(task, options_of(offers_of(catalogue, NOW_MS), {}), terms)
+    assert new.cost_microusd == pytest.approx(known.cost_microusd, rel=0.1)
 
 
 def test_wishes_and_beliefs_bring_back_no_model_that_a_bar_left_out() -> None:
