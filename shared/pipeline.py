@@ -18,9 +18,9 @@ from shared.pipeline_values import Output, holds, listed, looked_up, merged
 ROOT = "p"
 STAGE = "pipeline"
 
-FATAL = frozenset({Reason.OVER_BUDGET})
-"""Failures of a branch that no other branch can mend: the money is the whole request's."""
-FUTILE = FATAL | {Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
+FUTILE = frozenset(
+    {Reason.OVER_BUDGET, Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
+)
 """Failures that another turn of a loop would only meet again."""
 
 DECIDED = 0
@@ -298,11 +298,8 @@ class _Reader:
             if arrivals[n][0] > last_ms:
                 break
             came.append(n)
-            failure = ended[n].failure
-            if failure is None:
+            if ended[n].failure is None:
                 passed.append(n)
-            elif failure.reason in FATAL:
-                return _Race(came, passed, failure)
             if len(passed) >= needed and (not patient or len(came) == count):
                 return _Race(came, passed)
             if count - (len(came) - len(passed)) < needed:
