@@ -166,6 +166,36 @@ p:
     assert len(orchestra.calls) == 3
 
 
+@pytest.mark.parametrize(
+    ("gate", "policy"), [("", {"checks": ["not_empty"]}), ("gate: {checks: [not_refused]},", {}), ("gate: {checks: []},", {})]
+)
+def test_an_output_schema_is_held_whichever_checks_are_listed(gate: str, policy: dict[str, Any]) -> None:
+    async def says(call: Call) -> str:
+        return '{"name": "Ada"}' if call.model == "large" else "no JSON at all"
+
+    result, orchestra = run(f"""
+p:
+  loop:
+    at_most: 2
+    turns: [{{model: small}}, {{model: large}}]
+    body: {{step: {{prompt: x, {gate} output: {{type: object, required: [name]}}}}}}
+""", says, policy=policy)
+    assert text_of(result) == '{"name": "Ada"}'
+    assert [call.model for call in orchestra.calls] == ["small", "large"]
+
+
+def test_an_output_that_the_config_does_not_want_mended_is_not_mended() -> None:
+    async def says(call: Call) -> str:
+        return '```json\n{"name": "Ada"}\n```'
+
+    spec = "prompt: x, output: {type: object, required: [name]}"
+    mended, _ = run(f"p: {{step: {{{spec}, gate: {{checks: [not_empty]}}}}}}", says)
+    assert text_of(mended) == '{"name":"Ada"}'
+    strict = "gate: {checks: [{check: matches_schema, repair: false}], escalations_max: 0}"
+    refused, _ = run(f"p: {{step: {{{spec}, {strict}}}}}", says)
+    assert refused.reason is Reason.QUALITY_NOT_MET
+
+
 NESTED_LOOPS = """
 p:
   loop:
