@@ -4,7 +4,7 @@ Nothing is remembered between two readings. The same tree and the same yields gi
 a crash wants the same steps under the same paths. A path names a node from the root, `p.0.2`: the third part of the first part.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
@@ -13,20 +13,19 @@ from typing import Any
 from schemas.messages import BETWEEN_MODELS, Failure, Reason
 from schemas.pipeline import Branch, Loop, Map, Node, Parallel, Step, Turn
 from schemas.slips import Slip, Yield
+from shared.pipeline_ends import STAGE, best_of, broken, criticism_of, merit, too_few, whole
 from shared.pipeline_values import Output, holds, listed, looked_up, merged
 
 ROOT = "p"
-STAGE = "pipeline"
 
-FATAL = frozenset({Reason.OVER_BUDGET})
-"""Failures of a branch that no other branch can mend: the money is the whole request's."""
-FUTILE = FATAL | {Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
+FUTILE = frozenset(
+    {Reason.OVER_BUDGET, Reason.DEADLINE_PASSED, Reason.NO_TIME_LEFT, Reason.PIPELINE_BROKEN, Reason.CANCELLED}
+)
 """Failures that another turn of a loop would only meet again."""
 
 DECIDED = 0
 """In place of the time of a limit, for the reader of branches: they have been waited for, whatever a clock says."""
 
-MESSAGE_CHARS_MAX = 300
 GRACE_MS = 50
 """After a limit, for ends that are in the log or on their way to it: a hop takes some 3 ms, behind a busy broker tens."""
 
@@ -63,6 +62,11 @@ class Frame:
 
     def after(self, *yields: Yield) -> "Frame":
         return replace(self, carried=self.carried + yields)
+
+    def in_turn(self, change: Turn | None, criticism: str) -> "Frame":
+        """Of a loop. What it does not say itself stays as the loop around it has it."""
+        turn = Turn(**{**dict(self.turn or ()), **(change.model_dump(exclude_none=True) if change else {})})
+        return replace(self, turn=turn, criticism=criticism or self.criticism, in_loop=True)
 
     def share(self, parts: int) -> "Frame":
         """An equal part of the money that is left."""
@@ -206,7 +210,7 @@ class _Reader:
             return self._loop(node.loop, path, frame)
         if node.map is not None:
             return self._map(node.map, path, frame)
-        return _broken(path, f"pipeline {node.pipeline!r} is not written out; apply the config again"), ()
+        return broken(path, f"pipeline {node.pipeline!r} is not written out; apply the config again"), ()
 
     def _sequence(self, parts: Sequence[Node], path: str, frame: Frame) -> _Found:
         ended: list[Yield] = []
@@ -224,13 +228,13 @@ class _Reader:
                 break
             if part.name is not None:
                 named[part.name] = Output(yielded.text)
-        return _whole(path, ended[-1], ended), ()
+        return whole(path, ended[-1], ended), ()
 
     def _branch(self, branch: Branch, path: str, frame: Frame) -> _Found:
         chosen = next((n for n, case in enumerate(branch.cases) if holds(case.when, frame.values)), len(branch.cases))
         node = branch.cases[chosen].then if chosen < len(branch.cases) else branch.default
         yielded, wants = self.node(node, f"{path}.{chosen}", frame)
-        return (None if yielded is None else _whole(path, yielded, [yielded])), wants
+        return (None if yielded is None else whole(path, yielded, [yielded])), wants
 
     def _loop(self, loop: Loop, path: str, frame: Frame) -> _Found:
         turns: list[Yield] = []
@@ -238,20 +242,20 @@ class _Reader:
         for number in range(loop.at_most):
             change = loop.turns[min(number, len(loop.turns) - 1)] if loop.turns else None
             about = {"number": number + 1, "criticism": criticism, "last": last}
-            inner = replace(frame, turn=change, in_loop=True, criticism=criticism if loop.criticism else "").seeing(turn=about)
+            inner = frame.in_turn(change, criticism if loop.criticism else "").seeing(turn=about)
             yielded, wants = self.node(loop.body, f"{path}.{number}", inner)
             if yielded is None:
                 return None, wants
             turns.append(yielded)
             if yielded.failure is not None and yielded.failure.reason in FUTILE:
-                return _whole(path, yielded, turns), ()
+                return whole(path, yielded, turns), ()
             output = Output(yielded.text)
             if yielded.failure is None and (loop.until is None or holds(loop.until, {**frame.values, "output": output})):
-                return _whole(path, yielded, turns), ()
-            criticism, last, frame = _criticism(loop, yielded), output, frame.after(yielded)
-        best = max(turns, key=_merit)
+                return whole(path, yielded, turns), ()
+            criticism, last, frame = criticism_of(loop, yielded), output, frame.after(yielded)
+        best = max(turns, key=merit)
         failure = Failure(reason=Reason.QUALITY_NOT_MET, stage=STAGE, message=f"none of {loop.at_most} turns of the loop passed")
-        return _whole(path, best.model_copy(update={"failure": failure}), turns), ()
+        return whole(path, best.model_copy(update={"failure": failure}), turns), ()
 
     # Forks: parts side by side, and when to wait no more ------------------------------------------------------------
 
@@ -270,14 +274,14 @@ class _Reader:
         self.decided[path] = tuple(f"{path}.{n}" for n in range(count) if n not in race.came)
         parts = [ended[n] for n in sorted(race.came)]
         if race.failure is not None:
-            return _whole(path, _best(parts, path).model_copy(update={"failure": race.failure}), parts), ()
+            return whole(path, best_of(parts, path).model_copy(update={"failure": race.failure}), parts), ()
         chosen = [ended[n] for n in sorted(race.passed)]
         if parallel.reader is None:
-            return _whole(path, merged(parallel.merge, chosen), parts), ()
+            return whole(path, merged(parallel.merge, chosen), parts), ()
         reading = frame.after(*parts).seeing(branches=[Output(each.text) for each in chosen])
         reading = replace(reading, until_ms={**frame.until_ms, path: DECIDED})
         yielded, wants = self.node(Node(step=parallel.reader), f"{path}.{count}", reading)
-        return (None if yielded is None else _whole(path, yielded, [*parts, yielded])), wants
+        return (None if yielded is None else whole(path, yielded, [*parts, yielded])), wants
 
     def _race(
         self, parallel: Parallel, path: str, ended: Mapping[int, Yield], until_ms: int | None
@@ -298,19 +302,16 @@ class _Reader:
             if arrivals[n][0] > last_ms:
                 break
             came.append(n)
-            failure = ended[n].failure
-            if failure is None:
+            if ended[n].failure is None:
                 passed.append(n)
-            elif failure.reason in FATAL:
-                return _Race(came, passed, failure)
             if len(passed) >= needed and (not patient or len(came) == count):
                 return _Race(came, passed)
             if count - (len(came) - len(passed)) < needed:
-                return _Race(came, passed, _too_few(ended, came, passed, needed))
+                return _Race(came, passed, too_few(ended, came, passed, needed))
         if self._now_ms <= last_ms:
             return None
         self._timed[path] = last_ms
-        return _Race(came, passed, _too_few(ended, came, passed, needed) if len(passed) < needed else None)
+        return _Race(came, passed, too_few(ended, came, passed, needed) if len(passed) < needed else None)
 
     def _last_ms(self, path: str, until_ms: int | None) -> float:
         """After which no branch counts. Time alone decides only where something of the branches is at hand: else they may be
@@ -321,7 +322,7 @@ class _Reader:
     def _map(self, spec: Map, path: str, frame: Frame) -> _Found:
         items = _items(spec, frame.values)
         if isinstance(items, str):
-            return _broken(path, items), ()
+            return broken(path, items), ()
         if not items:
             return Yield(path=path, text="[]"), ()
         inner = frame.share(len(items))
@@ -335,11 +336,11 @@ class _Reader:
             return None, tuple(want for wants in on_their_way for want in wants)
         self.decided[path] = tuple(f"{path}.{n}" for n in range(len(items)) if n not in ended)
         if failed is not None:
-            return _whole(path, ended[failed], [ended[n] for n in came[: came.index(failed) + 1]]), ()
+            return whole(path, ended[failed], [ended[n] for n in came[: came.index(failed) + 1]]), ()
         parts = list(ended.values())
         models = BETWEEN_MODELS.join(dict.fromkeys(part.model for part in parts if part.model))
         text = listed([part.text for part in parts])
-        return _whole(path, Yield(path=path, text=text, model=models, score=min(part.score for part in parts)), parts), ()
+        return whole(path, Yield(path=path, text=text, model=models, score=min(part.score for part in parts)), parts), ()
 
     def _arrival(self, part: str) -> tuple[float, int]:
         """Time and offset of the record with which a part ended, or the time that ended it."""
@@ -359,42 +360,3 @@ def _items(spec: Map, values: Mapping[str, Any]) -> list[Any] | str:
     if len(items) > spec.items_max:
         return f"map: {spec.over} has {len(items)} items, over items_max {spec.items_max}; raise it, or ask for fewer"
     return items
-
-
-def _criticism(loop: Loop, yielded: Yield) -> str:
-    if yielded.failure is None and loop.until is not None:
-        return f"the condition on {loop.until.value} does not hold"
-    return yielded.criticism or (yielded.failure.message if yielded.failure else "")
-
-
-def _too_few(ended: Mapping[int, Yield], came: Sequence[int], passed: Sequence[int], needed: int) -> Failure:
-    first = next((failure for n in sorted(came) if (failure := ended[n].failure) is not None), None)
-    why = f"; the first failure: {first.message}" if first and first.message else ""
-    reason = first.reason if first else Reason.DEADLINE_PASSED
-    return Failure(reason=reason, stage=STAGE, message=f"{len(passed)} of {needed} branches succeeded{why}"[:MESSAGE_CHARS_MAX])
-
-
-def _merit(yielded: Yield) -> tuple[bool, float, bool]:
-    """The more the better; of equals the earlier one is taken."""
-    return yielded.failure is None, yielded.score, bool(yielded.text.strip())
-
-
-def _best(parts: Sequence[Yield], path: str) -> Yield:
-    return max(parts, key=_merit, default=Yield(path=path))
-
-
-def _broken(path: str, message: str) -> Yield:
-    return Yield(path=path, failure=Failure(reason=Reason.PIPELINE_BROKEN, stage=STAGE, message=message))
-
-
-def _whole(path: str, outcome: Yield, parts: Iterable[Yield]) -> Yield:
-    """A part of the tree ended as `outcome` did; it took what all its `parts` took."""
-    parts = list(parts)
-    return outcome.model_copy(update={
-        "path": path,
-        "attempts": sum(part.attempts for part in parts),
-        "cost_microusd": sum(part.cost_microusd for part in parts),
-        "spent_microusd": sum(part.spent_microusd for part in parts),
-        "tokens_in": sum(part.tokens_in for part in parts),
-        "tokens_out": sum(part.tokens_out for part in parts),
-    })

@@ -31,6 +31,7 @@ ALWAYS = frozenset({"request", "features"})
 RESERVED = ALWAYS | {"item", "index", "turn", "output", "branches"}
 _FIELDS = {"request": ("text", "system"), "features": ("language", "domain", "complexity", "tokens_in"),
            "turn": ("number", "criticism", "last")}
+_TEXTS = frozenset({"request.text", "request.system", "features.language", "features.domain", "turn.criticism", "turn.last"})
 
 
 class Problem(NamedTuple):
@@ -169,11 +170,21 @@ def _template(source: str, place: Place, scope: _Scope) -> Iterator[Problem]:
 
 def _condition(condition: Condition, place: Place, scope: _Scope) -> Iterator[Problem]:
     yield from _reference(condition.value, (*place, "value"), scope)
+    if isinstance(condition.equals, bool) and _is_text(condition.value):
+        word, read = ("yes", "true") if condition.equals else ("no", "false")
+        said = f"{condition.value} is a text, and YAML reads a bare {word} as {read}; write '{word}' in quotes"
+        yield Problem((*place, "equals"), said)
     if condition.matches is not None:
         try:
             pattern_of(condition.matches)
         except ValueError as error:
             yield Problem((*place, "matches"), str(error))
+
+
+def _is_text(reference: str) -> bool:
+    """Whether this is a text whatever a model answers; a field of JSON, or an item of a list, may be anything."""
+    name, *fields = reference.split(".")
+    return reference in _TEXTS or (name not in RESERVED - {"output"} and fields in ([], ["text"]))
 
 
 def _reference(reference: str, place: Place, scope: _Scope) -> Iterator[Problem]:

@@ -87,18 +87,26 @@ def holds(condition: Condition, values: Mapping[str, Any]) -> bool:
     if condition.at_least is not None or condition.at_most is not None:
         return _within(value, condition)
     if isinstance(condition.equals, bool | float):
-        return not isinstance(value, str) and bool(value == condition.equals)
+        if isinstance(value, str) and not isinstance(condition.equals, bool):
+            value = _number(value)   # a model's "5" is a text, and YAML's 5 is none
+        return bool(value == condition.equals)
     return _text_passes(_as_text(value)[:TESTED_CHARS_MAX], condition)
 
 
 def _within(value: Any, condition: Condition) -> bool:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
+    number = _number(value)
+    if number is None:
         return False
     if condition.at_least is not None:
         return number >= condition.at_least
     return condition.at_most is not None and number <= condition.at_most
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _text_passes(text: str, condition: Condition) -> bool:

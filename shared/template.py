@@ -10,8 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from shared.pipeline_values import Output
 
 PROMPT_BYTES_MAX = 524_288
 """Of one rendered text: half of what an envelope may have."""
@@ -24,12 +27,31 @@ _ALLOWED = (
 )
 
 
+_ATTRIBUTES = ((Output, frozenset({"text", "json"})), (LoopContext, frozenset({"index", "first", "last", "length"})))
+"""All that the language reads of values that are no data themselves."""
+
+
 class BrokenTemplateError(ValueError):
     """A template that cannot be read or filled in. The text names the place and the fix and quotes no value."""
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, optimized=False)
+class _Environment(ImmutableSandboxedEnvironment):
+    """Reads fields of data, never methods of Python: Jinja takes a dict's `items` for the method, whatever an answer calls so."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        is_read = any(isinstance(obj, kind) and attribute in names for kind, names in _ATTRIBUTES)
+        if is_read or isinstance(obj, Undefined):   # what is not there has no fields either, and says so itself
+            return super().getattr(obj, attribute)
+        return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return self.getattr(obj, argument) if isinstance(argument, str) else super().getitem(obj, argument)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(undefined=StrictUndefined, autoescape=False, optimized=False)
     environment.globals.clear()
     environment.filters = {name: environment.filters[name] for name in FILTERS} | {"tojson": _as_json}
     environment.tests = {name: environment.tests[name] for name in TESTS}

@@ -8,10 +8,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from schemas.checks import CheckSpec
 from schemas.config import Policy
 from schemas.envelope import Envelope, Header
 from schemas.ledger import Usage
 from schemas.messages import BETWEEN_MODELS, STATUS_OF, Answer, Completion, Escalation, Failure, Reason, Status, Task, Verdict
+from schemas.pipeline import Step
 from schemas.slips import Slip, Yield
 from schemas.topology import ESCALATIONS, REVIEWS
 from services.quality_gate.advance import Landed, Move, advance, total_of
@@ -149,10 +151,11 @@ class Pipelines:
             policy, slip = self._catalogue().policy_of(envelope.tenant), envelope.payload.slip
             assert slip is not None, "plain completions do not come here"
             tree = tree_of(slip.tree)
-            gate = step_at(tree, slip.step).gate
+            step = step_at(tree, slip.step)
+            gate = step.gate
             escalations = 0 if is_in_loop(tree, slip.step) else policy.escalations_max
             limits = Limits(
-                policy.checks if gate.checks is None else gate.checks,
+                _held_to_output(step, policy.checks if gate.checks is None else gate.checks),
                 escalations if gate.escalations_max is None else gate.escalations_max,
                 record.timestamp_ms >= envelope.deadline_ms + (GRACE_MS if envelope.deadline_ms < slip.deadline_ms else 0),
                 record.timestamp_ms,
@@ -197,6 +200,12 @@ class Pipelines:
             id = advance_id(envelope.request_id, slip.step, "cancelled")
             outputs += (Out(ESCALATIONS, whole.forward(_ESCALATION, id, _escalation(move, slip))),)
         return Emit(outputs)
+
+
+def _held_to_output(step: Step, checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
+    """A step's `output` is what later steps build on: whoever lists other checks does not mean to let it go."""
+    is_held = step.output is None or any(spec.check == "matches_schema" for spec in checks)
+    return checks if is_held else (*checks, CheckSpec(check="matches_schema"))
 
 
 def _whole_request(envelope: Envelope[Completion], slip: Slip) -> Envelope[Completion]:

@@ -151,8 +151,6 @@ def _race(ends: dict[int, End], need: int, patient: bool) -> tuple[list[int], li
         came.append(n)
         passed = [m for m in came if not ends[m].failure]
         failed = [m for m in came if ends[m].failure]
-        if ends[n].failure == OVER:
-            return came, [], OVER
         if len(passed) >= need and (not patient or len(came) == len(ends)):
             return came, sorted(passed), None
         if len(ends) - len(failed) < need:

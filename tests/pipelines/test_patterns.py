@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 
 from schemas.messages import Reason, Result, Status
 from tests.pipelines.orchestra import Call, Orchestra, Says, catalogue, echo, in_virtual_time, playing
@@ -95,6 +96,27 @@ p:
         assert text_of(run(pipeline, says, prompt)[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("test", "said", "holds"),
+    [("value: a.text, equals: 5", " 5\n", True), ("value: a.text, equals: 5", "5.0", True),
+     ("value: a.text, equals: 5", "6", False),
+     ("value: a.text, equals: 5", "five", False), ("value: a.json.n, equals: 5", '{"n": "5"}', True),
+     ("value: a.json.n, equals: 5", '{"n": 5}', True), ("value: a.json.n, equals: yes", '{"n": true}', True),
+     ("value: a.json.n, equals: yes", '{"n": "1"}', False), ("value: a.text, equals: 'yes'", "Yes", True)],
+)
+def test_a_number_equals_the_text_that_says_it_and_a_truth_only_a_truth(test: str, said: str, holds: bool) -> None:
+    async def says(call: Call) -> str:
+        return said if call.prompt == "ask" else call.prompt
+
+    result, _ = run(f"""
+p:
+  sequence:
+    - {{name: a, step: {{prompt: ask}}}}
+    - branch: {{cases: [{{when: {{{test}}}, then: {{step: {{prompt: holds}}}}}}], default: {{step: {{prompt: not}}}}}}
+""", says)
+    assert text_of(result) == ("holds" if holds else "not")
+
+
 def test_a_loop_takes_the_turns_the_config_says_until_the_gate_passes() -> None:
     async def says(call: Call) -> str:
         return "the end" if len(asked) == 3 or asked.append(call) or len(asked) == 3 else ""
@@ -142,6 +164,79 @@ p:
 """, says)
     assert text_of(result) == '{"done":true}'
     assert len(orchestra.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("gate", "policy"), [("", {"checks": ["not_empty"]}), ("gate: {checks: [not_refused]},", {}), ("gate: {checks: []},", {})]
+)
+def test_an_output_schema_is_held_whichever_checks_are_listed(gate: str, policy: dict[str, Any]) -> None:
+    async def says(call: Call) -> str:
+        return '{"name": "Ada"}' if call.model == "large" else "no JSON at all"
+
+    result, orchestra = run(f"""
+p:
+  loop:
+    at_most: 2
+    turns: [{{model: small}}, {{model: large}}]
+    body: {{step: {{prompt: x, {gate} output: {{type: object, required: [name]}}}}}}
+""", says, policy=policy)
+    assert text_of(result) == '{"name": "Ada"}'
+    assert [call.model for call in orchestra.calls] == ["small", "large"]
+
+
+def test_an_output_that_the_config_does_not_want_mended_is_not_mended() -> None:
+    async def says(call: Call) -> str:
+        return '```json\n{"name": "Ada"}\n```'
+
+    spec = "prompt: x, output: {type: object, required: [name]}"
+    mended, _ = run(f"p: {{step: {{{spec}, gate: {{checks: [not_empty]}}}}}}", says)
+    assert text_of(mended) == '{"name":"Ada"}'
+    strict = "gate: {checks: [{check: matches_schema, repair: false}], escalations_max: 0}"
+    refused, _ = run(f"p: {{step: {{{spec}, {strict}}}}}", says)
+    assert refused.reason is Reason.QUALITY_NOT_MET
+
+
+NESTED_LOOPS = """
+p:
+  loop:
+    at_most: 2
+    criticism: true
+    turns: [{model: small, temperature: 0.5}, {model: large}]
+    until: {value: output.text, contains: [never]}
+    body:
+      loop:
+        at_most: 2
+        until: {value: output, contains: [done]}
+        INNER
+        body: {step: {prompt: "Q{{ turn.number }}"}}
+"""
+
+
+def _nested_loops(inner: str) -> list[tuple[str, float | None, list[str]]]:
+    """Of each call: its model, its temperature, and its messages. The inner loop passes in its second turn."""
+
+    async def says(call: Call) -> str:
+        return "done" if call.body["messages"][0]["content"] == "Q2" else "again"
+
+    _, orchestra = run(NESTED_LOOPS.replace("INNER", inner), says)
+    return [(call.model, call.body.get("temperature"), [message["content"] for message in call.body["messages"]])
+            for call in orchestra.calls]
+
+
+def test_a_loop_within_a_loop_keeps_the_turn_and_the_criticism_of_the_outer_one() -> None:
+    calls = _nested_loops("")
+    assert [(model, temperature) for model, temperature, _ in calls] == [("small", 0.5)] * 2 + [("large", None)] * 2
+    assert [said[0] for *_, said in calls] == ["Q1", "Q2", "Q1", "Q2"]
+    assert ["on output.text" in said[-1] for *_, said in calls] == [False, False, True, True]
+
+
+def test_what_an_inner_loop_says_itself_goes_before_what_the_outer_one_says() -> None:
+    calls = _nested_loops("turns: [{}, {temperature: 0.9}]\n        criticism: true")
+    assert [(model, temperature) for model, temperature, _ in calls] == [
+        ("small", 0.5), ("small", 0.9), ("large", None), ("large", 0.9)
+    ]
+    assert ["on output does not" in said[-1] for *_, said in calls] == [False, True, False, True]
+    assert ["on output.text" in said[-1] for *_, said in calls] == [False, False, True, False]
 
 
 def test_a_map_keeps_the_order_and_never_has_more_on_their_way_than_its_width() -> None:

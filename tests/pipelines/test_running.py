@@ -90,6 +90,28 @@ p:
     assert result.cost_microusd <= 30_000
 
 
+@pytest.mark.parametrize(("merge", "answer"), [("merge: concatenate, quorum: 2", "a\n\nc"), ("merge: first", "c")])
+def test_a_branch_that_its_share_cannot_pay_for_leaves_the_quorum_to_the_others(merge: str, answer: str) -> None:
+    result, orchestra = run(f"""
+p:
+  parallel: {{{merge}, branches: [
+    {{step: {{prompt: a, max_tokens: 10, model: small}}}},
+    {{step: {{prompt: b, max_tokens: 4000, model: large}}}},
+    {{step: {{prompt: c, max_tokens: 10, model: small}}}}]}}
+""", taking(a=0.4, c=0.2), budget_microusd=30_000)
+    assert text_of(result) == answer
+    assert "b" not in {call.prompt for call in orchestra.calls}
+
+
+def test_a_parallel_that_misses_its_quorum_for_want_of_money_ends_over_budget() -> None:
+    dear = "{step: {prompt: b, max_tokens: 4000, model: large}}"
+    cheap = "{step: {prompt: a, max_tokens: 10, model: small}}"
+    spec = f"merge: vote, quorum: 2, branches: [{cheap}, {dear}, {dear}]"
+    result, _ = run(f"p: {{parallel: {{{spec}}}}}", taking(), budget_microusd=30_000)
+    assert (result.status, result.reason) == (Status.OVER_BUDGET, Reason.OVER_BUDGET)
+    assert "of 2 branches succeeded" in result.message
+
+
 def test_no_share_of_a_budget_is_spent_twice() -> None:
     async def says(call: Call) -> str:
         return "x" * 30

@@ -117,6 +117,37 @@ def test_a_step_of_another_branch_is_not_seen() -> None:
     assert problem.startswith("baton.yaml:12: pipelines.p.parallel.branches.1.step.prompt: 'mine' has not run")
 
 
+@pytest.mark.parametrize("value", ["kind", "kind.text", "request.text", "features.language"])
+@pytest.mark.parametrize(("bare", "quoted"), [("yes", "yes"), ("on", "yes"), ("no", "no"), ("false", "no")])
+def test_a_word_that_yaml_reads_as_no_text_is_refused_where_a_text_is_tested(value: str, bare: str, quoted: str) -> None:
+    problem = problem_of(f"""\
+  p:
+    sequence:
+      - {{name: kind, step: {{}}}}
+      - branch:
+          cases:
+            - when: {{value: {value}, equals: {bare}}}
+              then: {{step: {{}}}}
+          default: {{step: {{}}}}
+""")
+    assert problem.startswith(f"baton.yaml:12: pipelines.p.sequence.1.branch.cases.0.when.equals: {value} is a text")
+    assert problem.endswith(f"write '{quoted}' in quotes")
+
+
+@pytest.mark.parametrize(
+    "test", ["value: kind.text, equals: 'yes'", "value: kind.json.text, equals: yes", "value: item, equals: no"]
+)
+def test_a_quoted_word_and_a_truth_of_json_may_be_tested(test: str) -> None:
+    parse(SMALL + f"""\
+  p:
+    sequence:
+      - {{name: kind, step: {{}}}}
+      - map:
+          over: kind.json
+          body: {{branch: {{cases: [{{when: {{{test}}}, then: {{step: {{}}}}}}], default: {{step: {{}}}}}}}}
+""")
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

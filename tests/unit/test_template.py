@@ -17,6 +17,31 @@ def test_outputs_are_texts_with_json_beside_them() -> None:
     assert filled_in("{% if plan.text == plan %}same{% endif %}", values) == "same"
 
 
+@pytest.mark.parametrize("field", ["items", "values", "keys", "copy", "get", "pop", "update", "count", "index"])
+def test_a_field_of_an_answer_may_have_any_name(field: str) -> None:
+    values = {"order": Output(f'{{"{field}": ["pen", "ink"]}}')}
+    for template in ("{{ order.json.%s | join(' ') }}", "{{ order.json['%s'] | join(' ') }}",
+                     "{%% for each in order.json.%s %%}{{ each }}{%% if not loop.last %%} {%% endif %%}{%% endfor %%}"):
+        assert filled_in(template % field, values) == "pen ink"
+
+
+@pytest.mark.parametrize(
+    "reference", ["out.json.items", "out.json['keys']", "out.json.list.count", "out.upper", "request.get", "request.text.title"]
+)
+def test_no_method_of_python_is_ever_a_value(reference: str) -> None:
+    values = {"out": Output('{"list": []}'), "request": {"text": "hello"}}
+    assert filled_in(f"{{{{ {reference} | default('none') }}}}", values) == "none"
+    with pytest.raises(BrokenTemplateError):
+        filled_in(f"{{{{ {reference} }}}}", values)
+
+
+@pytest.mark.parametrize("field", ["index0", "cycle", "changed", "previtem"])
+def test_of_a_loop_a_template_sees_what_the_page_names(field: str) -> None:
+    assert filled_in("{% for x in a %}{{ loop.index }}{{ loop.first }}{{ loop.length }}{% endfor %}", {"a": "x"}) == "1True1"
+    with pytest.raises(BrokenTemplateError):
+        filled_in(f"{{% for x in a %}}{{{{ loop.{field} }}}}{{% endfor %}}", {"a": "xy"})
+
+
 def test_the_names_a_template_takes_are_known_beforehand() -> None:
     template = "{{ a.b }}{% for x in c.json %}{{ x }}{{ loop.index }}{% endfor %}{% if d is defined %}{% endif %}"
     assert names_of(template) == {"a", "c", "d"}
