@@ -102,6 +102,27 @@ def test_no_text_makes_the_checks_slow(text: str) -> None:
     assert _seconds(text, task) < SLOWEST_S
 
 
+def _schema_of_sums() -> dict[str, object]:
+    term: dict[str, object] = {"$ref": "#/$defs/sum"}
+    kinds = [{"properties": {"op": {"const": op}, "left": term, "right": term}, "required": ["op", "left"]} for op in "+-*/"]
+    return term | {"$defs": {"sum": {"anyOf": [*({"type": "object"} | kind for kind in kinds), {"type": "number"}]}}}
+
+
+OF_SCHEMAS: dict[str, tuple[dict[str, object], str]] = {
+    "one that refers to itself": (_schema_of_sums(), '{"op":"+","left":' * 40 + '"x"' + ',"right":1}' * 40),
+    "many alternatives": ({"items": {"anyOf": [{"required": ["a"], "type": "object"}] * 800}}, f"[{'1,' * 2_000}1]"),
+}
+
+
+@pytest.mark.parametrize(("schema", "text"), OF_SCHEMAS.values(), ids=OF_SCHEMAS.keys())
+def test_no_schema_makes_saying_what_is_wrong_slow(schema: dict[str, object], text: str) -> None:
+    task = a_task(a_chat(response_format={"type": "json_schema", "json_schema": {"name": "asked", "schema": schema}}))
+    began = process_time()
+    (checked,) = judge(an_answer(text), task, (CheckSpec(check="matches_schema"),)).checks
+    assert process_time() - began < SLOWEST_S
+    assert (checked.passed, checked.detail) == (False, "violates the schema")
+
+
 def test_mended_json_is_delivered_as_json_and_says_so() -> None:
     task = a_task(a_chat(response_format={"type": "json_object"}))
     mended = judge(an_answer("Here you are:\n```json\n{'price': 3,}\n```"), task, (CheckSpec(check="matches_schema"),))
