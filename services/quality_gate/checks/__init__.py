@@ -58,7 +58,7 @@ CHECKS: dict[str, Rule] = {
     "citations_exist": Rule(1, absent_citation),
     "safe_content": Rule(1, unsafe),
     "no_leak": Rule(1, leaked),
-    "arithmetic_adds_up": Rule(1, wrong_sum),
+    "arithmetic_adds_up": Rule(2, wrong_sum),
     "code_parses": Rule(1, broken_code),
     **{name: Rule(version, too_low, unknown_note) for name, (version, _) in SCORERS.items()},
 }
