@@ -53,7 +53,8 @@ def _mended_text(text: str) -> str | None:
         return None
     try:
         value = json_repair.loads(body, skip_json_loads=False)
-        return orjson.dumps(value).decode() if isinstance(value, dict | list) and value else None
+        is_read = isinstance(value, dict | list) and (value or not body[1:-1].strip())  # of what it cannot read, nothing is left
+        return orjson.dumps(value).decode() if is_read else None
     except (RecursionError, ValueError, TypeError):
         return None
 
