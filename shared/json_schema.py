@@ -5,6 +5,7 @@ read it; references that double at each level would take hours to check; a patte
 """
 
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -25,6 +26,8 @@ class Compiled(NamedTuple):
 
     validator: jsonschema_rs.Validator | None
     problem: str = ""
+    subschemas: float = 0
+    """With every reference written out: infinitely many where one leads back to itself."""
 
 
 def compiled(schema: Any) -> Compiled:
@@ -44,9 +47,12 @@ def _compiled(canonical: bytes) -> Compiled:
     if not isinstance(schema, dict):
         return Compiled(None, "must be an object")
     try:
-        if _Expansion(schema).of(schema) > EXPANSION_MAX:
+        expansion = _Expansion(schema)
+        size = expansion.of(schema)
+        if size > EXPANSION_MAX:
             return Compiled(None, f"must not expand to more than {EXPANSION_MAX} subschemas; use fewer nested $ref")
-        return Compiled(jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True))
+        validator = jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True)
+        return Compiled(validator, subschemas=inf if expansion.is_recursive else size)
     except _ReferenceError as error:
         return Compiled(None, str(error))
     except jsonschema_rs.ValidationError as error:
@@ -66,6 +72,8 @@ class _Expansion:
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
         self._sizes: dict[str, int] = {}
+        self._open: set[str] = set()
+        self.is_recursive = False
 
     def of(self, node: Any, depth: int = 0) -> int:
         if depth > DEPTH_MAX:
@@ -81,10 +89,14 @@ class _Expansion:
         return size
 
     def _referred(self, reference: str, depth: int) -> int:
+        if reference in self._open:
+            self.is_recursive = True
+            return 1
         if reference not in self._sizes:
-            self._sizes[reference] = 1  # while it is being counted: a cycle
+            self._open.add(reference)
             target = self._target(reference)
             self._sizes[reference] = self.of(target, depth + 1) if isinstance(target, (dict, list)) else 1
+            self._open.remove(reference)
         return self._sizes[reference]
 
     def _target(self, reference: str) -> Any:

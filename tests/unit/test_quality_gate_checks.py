@@ -74,6 +74,8 @@ SLOW = {
     "a long address": "a." * 50_000 + "@b",
     "sums": "1+1=2 " * 16_000,
     "a long sum": "1+" * 50_000 + "1=2",
+    "powers of powers": "(((9^64)^64)^64)^8 = 1\n" * 40,
+    "powers as large as may be": ("(((7^16)^2)^2)^2=" * 20 + "1\n") * 40,
     "sums on lines": ("(((((1+1)+1)+1)+1)+1)=" * 15 + "6\n") * 300,
     "citations": "[1]" * 33_000,
     "ranges": "[1" + "-2" * 50_000 + "]",
@@ -88,6 +90,9 @@ SLOW = {
     "python": "```python\n" + "x = [" * 15_000 + "\n```",
     "deep python": "```python\n" + "-" * 19_000 + "1\n```",
     "document names": "doc-" * 25_000,
+    "many documents": " ".join(f"doc-{number}" for number in range(5_000)),
+    "a refusal in empty lines": "I can't help with that." + "\n" * 3_970 + "x",
+    "a refusal that is signed in spaces": "I can't help with that.\nLove" + " " * 3_900 + "\na\nb",
     "wide": "漢字" * 50_000,
     "lone surrogates": "\ud800" * 50_000,
 }
@@ -100,6 +105,39 @@ half; what backtracks takes minutes."""
 def test_no_text_makes_the_checks_slow(text: str) -> None:
     task = a_task(a_chat(f"{text[:50_000]}\n[1] a source, doc-1, https://example.org", response_format={"type": "json_object"}))
     assert _seconds(text, task) < SLOWEST_S
+
+
+MANY = {
+    "telephones": [f"+49 30 {number}" for number in range(1_000_000, 1_020_000)],
+    "e-mail addresses": [f"a{number}@b.de" for number in range(50_000)],
+}
+
+
+@pytest.mark.parametrize("given", MANY.values(), ids=MANY.keys())
+def test_an_answer_that_repeats_a_long_prompt_is_looked_up_in_it_quickly(given: list[str]) -> None:
+    text = "\n".join(given)
+    assert _seconds(text, a_task(a_chat(text))) < SLOWEST_S
+
+
+def _schema_of_sums() -> dict[str, object]:
+    term: dict[str, object] = {"$ref": "#/$defs/sum"}
+    kinds = [{"properties": {"op": {"const": op}, "left": term, "right": term}, "required": ["op", "left"]} for op in "+-*/"]
+    return term | {"$defs": {"sum": {"anyOf": [*({"type": "object"} | kind for kind in kinds), {"type": "number"}]}}}
+
+
+OF_SCHEMAS: dict[str, tuple[dict[str, object], str]] = {
+    "one that refers to itself": (_schema_of_sums(), '{"op":"+","left":' * 40 + '"x"' + ',"right":1}' * 40),
+    "many alternatives": ({"items": {"anyOf": [{"required": ["a"], "type": "object"}] * 800}}, f"[{'1,' * 2_000}1]"),
+}
+
+
+@pytest.mark.parametrize(("schema", "text"), OF_SCHEMAS.values(), ids=OF_SCHEMAS.keys())
+def test_no_schema_makes_saying_what_is_wrong_slow(schema: dict[str, object], text: str) -> None:
+    task = a_task(a_chat(response_format={"type": "json_schema", "json_schema": {"name": "asked", "schema": schema}}))
+    began = process_time()
+    (checked,) = judge(an_answer(text), task, (CheckSpec(check="matches_schema"),)).checks
+    assert process_time() - began < SLOWEST_S
+    assert (checked.passed, checked.detail) == (False, "violates the schema")
 
 
 def test_mended_json_is_delivered_as_json_and_says_so() -> None:

@@ -17,6 +17,8 @@ LINE_CHARS_MAX = 400
 TOKENS_MAX = 24
 DIGITS_MAX = 18
 EXPONENT_MAX = 64
+POWER_BITS_MAX = 4_096
+"""A power of a power, and so on, has more digits than there are atoms."""
 
 _TOKEN = re.compile(r"(?P<number>\d[\d.,]*\d|\d)|(?P<sign>[-+*/^()%])|(?P<equals>[=≈])|(?P<word>[^\W\d_]+)|(?P<other>\S)")
 _SAME = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-", "$": None, "€": None, "£": None, "≃": "≈"})
@@ -207,6 +209,8 @@ class _Reader:
             return value
         exponent = self._single()
         if exponent.denominator != 1 or abs(exponent) > EXPONENT_MAX or (value == 0 and exponent < 0):
+            raise _NoExpressionError
+        if max(abs(value.numerator), value.denominator).bit_length() * abs(exponent) > POWER_BITS_MAX:
             raise _NoExpressionError
         return Fraction(value ** int(exponent))
 

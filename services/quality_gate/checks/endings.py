@@ -53,7 +53,7 @@ def _is_open_json(text: str) -> bool:
 
 
 def _cut_line(line: str, text: str) -> str | None:
-    if _MARKER_ALONE.fullmatch(line):
+    if line != text.strip() and _MARKER_ALONE.fullmatch(line):   # alone it is an answer: "B.", "42."
         return "ends with an empty list item"
     if line.startswith("|") and not line.endswith("|"):
         return "ends within a table"

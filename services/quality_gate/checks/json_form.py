@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import json_repair
-import jsonschema_rs
 import orjson
 
 from schemas.checks import CheckSpec
@@ -20,6 +19,9 @@ MEND_BYTES_MAX = 65_536
 """The mender is plain Python, about 1 µs per character (measured); longer texts go to another model instead."""
 DEPTH_MAX = 50
 """Deeper nesting than any schema asks for; the mender recurses."""
+PLACES_MAX = 20_000
+"""Subschemas times characters up to which the place of a violation is looked up. For it, jsonschema-rs first collects what
+is wrong with every value in every alternative: up to 16 µs each (measured), and exponentially many in a recursive schema."""
 
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FENCE_OPEN = re.compile(r"(?m)^[ \t]*```[\w-]*[ \t]*$")
@@ -51,7 +53,8 @@ def _mended_text(text: str) -> str | None:
         return None
     try:
         value = json_repair.loads(body, skip_json_loads=False)
-        return orjson.dumps(value).decode() if isinstance(value, dict | list) and value else None
+        is_read = isinstance(value, dict | list) and (value or not body[1:-1].strip())  # of what it cannot read, nothing is left
+        return orjson.dumps(value).decode() if is_read else None
     except (RecursionError, ValueError, TypeError):
         return None
 
@@ -93,13 +96,15 @@ def off_form(text: str, wanted: dict[str, Any]) -> str | None:
         return "not JSON: wrapped in a code fence" if _FENCE_OPEN.match(text.lstrip()) else "not JSON"
     if wanted["type"] == "json_object":
         return None if isinstance(value, dict) else "JSON, but not an object"
-    return _violation(value, wanted["json_schema"]["schema"])
+    return _violation(value, len(text), wanted["json_schema"]["schema"])
 
 
-def _violation(value: Any, schema: dict[str, Any]) -> str | None:
-    validator = compiled(schema).validator
+def _violation(value: Any, chars: int, schema: dict[str, Any]) -> str | None:
+    validator, _, subschemas = compiled(schema)
     if validator is None or validator.is_valid(value):
         return None  # a schema that does not compile was rejected long before; its answer is not to blame
-    error: jsonschema_rs.ValidationError | None = next(validator.iter_errors(value), None)
+    if subschemas * chars > PLACES_MAX:
+        return "violates the schema"
+    error = next(validator.iter_errors(value), None)
     place = "/".join(str(part) for part in error.schema_path)[:200] if error else ""
     return f"violates the schema at {place}"

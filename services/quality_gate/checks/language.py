@@ -38,6 +38,10 @@ _SCRIPT_OF = {
     "th": re.compile("[\u0e00-\u0e7f]"),
 }
 _KANA = re.compile("[\u3040-\u30ff]")
+_CHINESE = re.compile(
+    "[是的了我你您她很們们這这嗎吗没沒麽麼么让說说對对给從从为过时发發电见长门问间语话谢谁经經样应應该认议论设证识點來學變當體實關與於]"
+)
+"""Small words of Chinese, and characters that Japan writes otherwise: an address, which has no kana, has none of them."""
 _NOT_LATIN = re.compile("[\u0370-\u1cff\u3040-\ud7ff]")
 _QUOTED = re.compile(r"[\"“„«»”][^\"“„«»”\n]{1,200}[\"“”»«]")
 _QUOTES = "\"“„«»”"
@@ -65,7 +69,7 @@ def _off_script(text: str, language: str) -> bool:
     letters = sum(map(len, _WORD.findall(text)))
     if language == "zh" and len(_KANA.findall(text)) * 10 > own:
         return True
-    if language == "ja" and own >= 8 and not _KANA.search(text):
+    if language == "ja" and own >= 8 and not _KANA.search(text) and _CHINESE.search(text):
         return True
     if own * 5 >= letters:
         return False

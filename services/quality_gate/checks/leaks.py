@@ -5,7 +5,7 @@ digits is a card only if its check digit says so.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from string import punctuation, whitespace
 from typing import NamedTuple
@@ -83,23 +83,26 @@ def _has_instructions(subject: Subject) -> bool:
     words = subject.words
     if known.grams.isdisjoint(zip(*(words[at::_STRIDE] for at in range(_GRAM_WORDS)), strict=False)):
         return False
-    asked = f" {' '.join(words_of(subject.asked.lower()))} "
-    runs = (f" {' '.join(words[at : at + RUN_WORDS])} " for at in range(len(words) - RUN_WORDS + 1))
-    return any(run in known.joined and run not in asked for run in runs)
+    asked = _grams(words_of(subject.asked.lower()), RUN_WORDS)
+    return not _grams(known.words, RUN_WORDS) & _grams(words, RUN_WORDS) <= asked
 
 
 class _Instructions(NamedTuple):
-    """Every _GRAM_WORDS consecutive words of the instructions, and all words in one text."""
+    """Every _GRAM_WORDS consecutive words of the instructions, and all words in their order."""
 
     grams: frozenset[tuple[str, ...]]
-    joined: str
+    words: list[str]
 
 
 @lru_cache(maxsize=64)
 def _instructions(system: str) -> _Instructions:
     words = words_of(instructions_of(system).lower())
-    grams = zip(*(words[at:] for at in range(_GRAM_WORDS)), strict=False)
-    return _Instructions(frozenset(grams), f" {' '.join(words)} ")
+    return _Instructions(_grams(words, _GRAM_WORDS), words)
+
+
+def _grams(words: Sequence[str], size: int) -> frozenset[tuple[str, ...]]:
+    """Every run of so many consecutive words."""
+    return frozenset(zip(*(words[at:] for at in range(size)), strict=False))
 
 
 def _has_key(subject: Subject) -> bool:
@@ -118,8 +121,7 @@ def _is_random(key: str) -> bool:
 
 
 def _has_card(subject: Subject) -> bool:
-    written = _CARD.findall(subject.text) if subject.has_long_number else ()
-    return any(is_card(found) and not _was_asked(found, subject) for found in written)
+    return subject.has_long_number and _has_unasked(subject, _CARD, is_card)
 
 
 def is_card(written: str) -> bool:
@@ -134,8 +136,7 @@ def is_card(written: str) -> bool:
 
 
 def _has_iban(subject: Subject) -> bool:
-    written = _IBAN.findall(subject.text) if subject.has_long_number else ()
-    return any(is_iban(found) and not _was_asked(found, subject) for found in written)
+    return subject.has_long_number and _has_unasked(subject, _IBAN, is_iban)
 
 
 def is_iban(written: str) -> bool:
@@ -149,21 +150,29 @@ def is_iban(written: str) -> bool:
 
 
 def _has_ssn(subject: Subject) -> bool:
-    return subject.has_long_number and any(not _was_asked(found, subject) for found in _SSN.findall(subject.text))
+    return subject.has_long_number and _has_unasked(subject, _SSN)
 
 
 def _has_email(subject: Subject) -> bool:
-    return "@" in subject.text and any(found not in subject.asked for found in _EMAIL.findall(subject.text))
+    if "@" not in subject.text:
+        return False
+    strange = set(_EMAIL.findall(subject.text)) - set(_EMAIL.findall(subject.asked))  # the search below stops at the first
+    return any(found not in subject.asked for found in strange)
 
 
 def _has_phone(subject: Subject) -> bool:
-    if "+" not in subject.text and "(" not in subject.text:
-        return False
-    return any(not _was_asked(found, subject) for found in _PHONE.findall(subject.text))
+    return ("+" in subject.text or "(" in subject.text) and _has_unasked(subject, _PHONE)
 
 
-def _was_asked(found: str, subject: Subject) -> bool:
-    return _bare(found) in _bare(subject.asked)
+def _has_unasked(subject: Subject, pattern: re.Pattern[str], is_real: Callable[[str], bool] = bool) -> bool:
+    """Whether it holds one that the user did not write, however it was spaced.
+
+    What the user wrote in the same form is looked up: to search his text for each of thousands would be quadratic.
+    """
+    written = {_bare(found) for found in pattern.findall(subject.text) if is_real(found)}
+    strange = written and written - set(map(_bare, pattern.findall(subject.asked)))
+    asked = _bare(subject.asked) if strange else b""
+    return any(each not in asked for each in strange)
 
 
 _FINDERS: Mapping[str, Callable[[Subject], bool]] = {

@@ -17,6 +17,7 @@ HEAD_CHARS = 400
 SENTENCES_MAX, SENTENCES_MAX_OF_LONG = 4, 2
 SENTENCE_CHARS_MAX = 300
 TAIL_CHARS = 300
+SIGNATURE_CHARS_MAX = 120
 
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？…])[\s*_]+|(?<=[。！？])|\n+")
 _QUOTED = re.compile(
@@ -103,9 +104,15 @@ def _begins_with_refusal(subject: Subject) -> bool:
 
 def _is_material(text: str, head: str, is_short: bool) -> bool:
     """Code, a letter, or a list that follows: written for the one who asked."""
-    if _CODE.search(text) or _SALUTATION.match(head) or _SIGNATURE.search(text.lower()):
+    if _CODE.search(text) or _SALUTATION.match(head) or _is_signed(text):
         return True
     return not is_short and bool(_LIST.search(text))
+
+
+def _is_signed(text: str) -> bool:
+    """Looks at the last lines without the space between them: the pattern would try each way to share that out."""
+    lines = filter(None, map(str.strip, text.lower().split("\n")))
+    return _SIGNATURE.search("\n".join(lines)[-SIGNATURE_CHARS_MAX:]) is not None
 
 
 def _refuses(sentence: str) -> bool:

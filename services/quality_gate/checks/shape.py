@@ -16,7 +16,11 @@ _EMPTY_FENCE = re.compile(r"(?:```|~~~)[\w-]*\s*(?:```|~~~)")
 _THOUGHTS_END = "</think>"
 
 _EMPHASIS = " \t\r\n*_`\"'“”„«»"
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,30})(?:\.\d{1,30})?(?:[eE][-+]?\d{1,3})?\s?%?\.?", re.ASCII)
+_NUMBER = re.compile(
+    r"[-+−]?(?:(?P<thousands>[1-9]\d{0,2}(?:,\d{3})+(?:\.\d{1,30})?)|\d{1,30}(?:[.,]\d{1,30})?|\.\d{1,30})"
+    r"(?:[eE][-+−]?\d{1,3})?\s?%?\.?",
+    re.ASCII,
+)
 _MARKS = punctuation.encode()
 _NOT_ASCII_MARKS = re.compile("[–—…·•’“”„«»、。，！？：；「」]")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -89,17 +93,21 @@ def _outside(count: int, least: int | None, most: int | None, unit: str) -> str 
 def off_format(subject: Subject, spec: CheckSpec) -> str | None:
     if spec.regex is not None:
         return None if _matches(spec.regex, subject.text.strip()) else "does not match the pattern"
-    bare = subject.text.strip(_EMPHASIS).rstrip(".。").strip(_EMPHASIS)
-    if spec.choices:
-        return None if bare.casefold() in _folded(spec.choices) else "is none of the choices"
+    plain = subject.text.strip(_EMPHASIS)
+    bare = plain.rstrip(".。").strip(_EMPHASIS)
+    if spec.choices:   # of which one may itself end with a stop or consist of asterisks
+        given = {text.casefold() for text in (subject.text.strip(), plain, bare)}
+        return "is none of the choices" if given.isdisjoint(_folded(spec.choices)) else None
     return _off_number(bare, spec)
 
 
 def _off_number(bare: str, spec: CheckSpec) -> str | None:
-    if not _NUMBER.fullmatch(bare):
+    """A comma parts thousands where it can, as in English, and is a decimal comma otherwise."""
+    written = _NUMBER.fullmatch(bare)
+    if not written:
         return "is not a number"
     try:
-        value = Decimal(bare.replace(",", "").rstrip("% ."))
+        value = Decimal(bare.replace(",", "" if written["thousands"] else ".").replace("−", "-").rstrip("% ."))
     except InvalidOperation:
         return "is not a number"
     if spec.min is not None and value < Decimal(str(spec.min)):
