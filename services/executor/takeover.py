@@ -19,8 +19,9 @@ from shared.logindex import LogIndex, SeenIds
 
 log = logging.getLogger(__name__)
 
-COMPLETIONS_MAX = 30_000
-"""Per partition: 2.5 minutes at 200 plans a second, about 7 MB. Older requests are looked up in the log."""
+COMPLETIONS_MAX = 500_000
+"""Of all partitions together, 7 to 12 MB; half of them are 3.5 minutes at 1,200 plans a second. Older requests are looked up in
+the log."""
 
 PLANS_MAX = 20_000
 """Per partition: open plans whose attempts are remembered; far more than may be in flight."""
