@@ -112,13 +112,18 @@ class SeenIds:
             if id in wanted:
                 asked = dict(wanted)
                 wanted.clear()
-                found: set[str | None] = set()
+                found: set[str] = set()
+
+                def look(record: Record) -> None:
+                    if (seen := self._id_of(record)) in asked:   # an hour of a busy topic would else be in memory at once
+                        found.add(seen)
+
                 try:
-                    await self._index.scan(partition, min(asked.values()), lambda record: found.add(self._id_of(record)))
+                    await self._index.scan(partition, min(asked.values()), look)
                 except BaseException:
                     wanted.update(asked)   # whoever waits must look for itself
                     raise
-                self._found[partition] = asked.keys() & found
+                self._found[partition] = found
             return id in self._found.get(partition, ())
 
     def add(self, partition: int, id: str, logged_ms: int) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.envelope import Header
-from schemas.topology import RESULTS
-from shared.broker import Record
+from schemas.topology import RESULTS, topic_spec
+from shared.broker import Output, Record
 from shared.local import LocalBroker
 from shared.logindex import SeenIds
 from shared.recent import Recent
@@ -77,3 +77,28 @@ def test_an_id_takes_at_most_24_bytes_whatever_it_looks_like() -> None:
         newest = 2 * ids_max - 1
         assert seen.has(newest % PARTITIONS, f"{newest:032x}")
         assert taken <= 24 * ids_max + 10_000
+
+
+class CountedId(str):
+    """Knows how many of its kind there are at once."""
+
+    alive = most = 0
+
+    def __new__(cls, text: str) -> "CountedId":
+        CountedId.alive += 1
+        CountedId.most = max(CountedId.most, CountedId.alive)
+        return super().__new__(cls, text)
+
+    def __del__(self) -> None:
+        CountedId.alive -= 1
+
+
+async def test_a_look_up_keeps_of_what_it_reads_only_what_it_was_asked_for() -> None:
+    broker = LocalBroker()
+    await broker.create_topics([topic_spec(RESULTS)])
+    for number in range(500):
+        broker.append(Output(RESULTS.name, b"k", b"{}", ((Header.SUBJECT, str(number).encode()),), 0))
+    seen = SeenIds(broker, RESULTS, lambda record: CountedId(subject_of(record) or ""), 10)
+    assert await seen.look_again(0, "250", 0)
+    assert not await seen.look_again(0, "501", 0)
+    assert CountedId.most <= 3
