@@ -1,4 +1,4 @@
-"""Which ids of a partition came lately, in little memory: of each only a fingerprint is kept. Pure.
+"""Which ids came lately, in little memory: of each only a fingerprint is kept. Pure.
 
 **Invariant:** an id that was added is found until `add` says that ids of its time were given up.
 """

@@ -1,6 +1,7 @@
 """Claims: whoever stands first in the log has won, on every replica, for a day."""
 
 import asyncio
+import gc
 import hashlib
 import tracemalloc
 
@@ -14,7 +15,7 @@ from services.intake.idempotency import Claims, digest_of
 from shared.broker import Output, Record
 from shared.codec import encode
 from shared.errors import BrokerUnavailableError
-from tests.support.builders_edge import NOW_MS, FixedClock
+from tests.support.builders_edge import NOW_MS, FixedClock, a_replica, requests_in
 
 
 class Log:
@@ -173,3 +174,16 @@ async def test_an_unreadable_claim_is_skipped(log: Log) -> None:
     claims.note(Record(IDEMPOTENCY.name, 0, 1, NOW_MS, b"d", None))
     claims.note(Record(IDEMPOTENCY.name, 0, 2, NOW_MS, b"d", encode(IDEMPOTENCY, a_claim("a"))))
     assert await claims.claim("d", a_claim("b")) == a_claim("a")
+
+
+async def test_of_a_request_that_is_in_the_log_only_its_id_is_kept_and_a_repeat_does_not_write_it_again() -> None:
+    def writes_kept() -> int:
+        gc.collect()
+        tasks = (each for each in gc.get_objects() if type(each) is asyncio.Task)
+        return sum(getattr(task.get_coro(), "__qualname__", "") == "HttpSource._put" for task in tasks)
+
+    async with a_replica() as replica:
+        for n in (*range(20), *range(20)):
+            await replica.client.post("/v1/requests", json={"prompt": "a", "idempotency_key": str(n)})
+        assert len(requests_in(replica.broker)) == 20
+        assert writes_kept() == 0
