@@ -84,8 +84,12 @@ class Settings(BaseModel):
     """Records of one topic that a process holds open for others of their request; one more ends its request."""
     tries_max: int = Field(3, ge=1)
     """Tries of a record before it becomes a dead letter."""
-    seen_max: int = Field(200_000, ge=1)
-    """Request ids that output remembers; older ones are looked up in the log."""
+    # Half of them is what is always remembered, at 12 to 24 bytes an id: 208 s at 1,200 requests a second, where a request has
+    # 60 s unless it asks for more. So a look-up is rare but for a backlog that is older: one of an hour, the longest deadline
+    # unless a policy allows more, has them from 70 requests a second on. Each reads a partition's log of that hour, once for all
+    # who wait: nothing is wrong then, but slow, and a larger number helps. Output has one such memory, the gate up to four.
+    seen_max: int = Field(500_000, ge=1)
+    """Request ids that a replica of output or the gate remembers, of all its partitions; older ones are looked up in the log."""
     observe_interval_ms: int = Field(250, ge=10)
     """Time between two observations of a backend by one executor."""
 

@@ -5,11 +5,12 @@ A reader goes back to the time a request was accepted, so the memory is bounded 
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from schemas.topology import Topic
 from shared.broker import Broker, Record
+from shared.recent import Recent
 
 CLOCK_SKEW_MAX_MS = 10_000
 """How far the clock of an accepting replica may be ahead of the broker's."""
@@ -29,6 +30,10 @@ class LogIndex:
     def covers(self, partition: int, since_ms: int) -> bool:
         """Whether everything logged at or after this time has been folded."""
         return self._since_ms.get(partition, math.inf) <= since_ms
+
+    def may_cover(self, partition: int, since_ms: int) -> bool:
+        """Whether nothing that was logged at or after this time was given up."""
+        return self._floor_ms.get(partition, 0) <= since_ms
 
     async def cover(self, partition: int, since_ms: int) -> None:
         """Read back to this time unless it is covered already. Raises BrokerUnavailableError."""
@@ -63,13 +68,17 @@ class LogIndex:
 
 
 class SeenIds:
-    """Ids that a topic's partitions hold. Bounded: when it is full the oldest go, and older requests are looked up."""
+    """Ids that a topic's partitions hold. Bounded: when it is full older ones go, and older requests are looked up.
+
+    `ids_max` counts all partitions together that this replica has had; each has the same share. Of its share a partition
+    remembers at least half, at 12 to 24 bytes an id.
+    """
 
     def __init__(self, broker: Broker, topic: Topic, id_of: Callable[[Record], str | None], ids_max: int) -> None:
         self._index = LogIndex(broker, topic, self._remember)
         self._id_of = id_of
         self._ids_max = ids_max
-        self._ids: dict[int, OrderedDict[str, int]] = {}
+        self._ids: defaultdict[int, Recent] = defaultdict(Recent)
         self._wanted: dict[int, dict[str, int]] = {}
         self._found: dict[int, set[str]] = {}
         self._scanning: dict[int, asyncio.Lock] = {}
@@ -83,7 +92,7 @@ class SeenIds:
 
     async def lookup(self, partition: int, id: str, since_ms: int) -> bool:
         """Whether the log holds the id, reading back as far as needed."""
-        if not self.covers(partition, since_ms) and len(self._ids.get(partition, ())) < self._ids_max:
+        if not self.covers(partition, since_ms) and self._index.may_cover(partition, since_ms):
             await self._index.cover(partition, since_ms)
         if self.has(partition, id):
             return True
@@ -103,28 +112,31 @@ class SeenIds:
             if id in wanted:
                 asked = dict(wanted)
                 wanted.clear()
-                found: set[str | None] = set()
+                found: set[str] = set()
+
+                def look(record: Record) -> None:
+                    if (seen := self._id_of(record)) in asked:   # an hour of a busy topic would else be in memory at once
+                        found.add(seen)
+
                 try:
-                    await self._index.scan(partition, min(asked.values()), lambda record: found.add(self._id_of(record)))
+                    await self._index.scan(partition, min(asked.values()), look)
                 except BaseException:
                     wanted.update(asked)   # whoever waits must look for itself
                     raise
-                self._found[partition] = asked.keys() & found
+                self._found[partition] = found
             return id in self._found.get(partition, ())
 
     def add(self, partition: int, id: str, logged_ms: int) -> None:
         """Remember an id that is now, or is about to be, in the log."""
-        ids = self._ids.setdefault(partition, OrderedDict())
-        ids[id] = logged_ms
-        while len(ids) > self._ids_max:
-            _, oldest_ms = ids.popitem(last=False)
-            self._index.raise_floor(partition, oldest_ms + CLOCK_SKEW_MAX_MS)
+        ids = self._ids[partition]
+        given_up_ms = ids.add(id, logged_ms, self._ids_max // len(self._ids))
+        if given_up_ms is not None:
+            self._index.raise_floor(partition, given_up_ms + CLOCK_SKEW_MAX_MS)
 
     def forget(self, partitions: Iterable[int]) -> None:
         partitions = list(partitions)
         self._index.forget(partitions)
-        for partition in partitions:
-            self._ids.pop(partition, None)
+        self._ids.update({partition: Recent() for partition in partitions})   # each counts from now on: the limit is shared
 
     def _remember(self, record: Record) -> None:
         id = self._id_of(record)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from schemas.topology import Topic
 from shared.broker import Broker, Reader, Record
@@ -20,7 +20,8 @@ IDLE_MS = 5_000
 
 class Table(Generic[V]):
     """Last value per key. `start` returns when the topic was read to its end; a broker that goes away leaves the last
-    known values in place. `on_change` is called with the key after each change, once the table is complete."""
+    known values in place until the topic was read to its end again. `on_change` is called with the key after each change,
+    once the table is complete."""
 
     def __init__(self, broker: Broker, topic: Topic, on_change: Callable[[str], None] | None = None) -> None:
         self.values: dict[str, V] = {}
@@ -34,7 +35,7 @@ class Table(Generic[V]):
         """Raises BrokerUnavailableError."""
         if self.ready:
             return
-        reader = await self._read()
+        reader, self.values = await self._read()
         self.ready = True
         self._task = asyncio.create_task(self._tail(reader))
 
@@ -43,23 +44,27 @@ class Table(Generic[V]):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _read(self) -> Reader:
-        """A reader that has read everything there is."""
+    async def _read(self) -> tuple[Reader, dict[str, V]]:
+        """A reader that has read everything there is, and what that comes to. Beside the values that are in use: the log holds
+        old ones of a key too, and nobody may go by a sum or a circuit of an hour ago while it is read again."""
         reader = await self._broker.reader(self._topic.name, idle_ms=IDLE_MS)
+        values: dict[str, V] = {}
         try:
             for partition, end in (await reader.ends()).items():
                 while await reader.position(partition) < end:
-                    self._fold(await reader.poll(timeout_ms=200))
+                    for record in await reader.poll(timeout_ms=200):
+                        self._fold(values, record)
         except BaseException:
             await reader.close()
             raise
-        return reader
+        return reader, values
 
     async def _tail(self, reader: Reader) -> None:
         while True:
             try:
                 while True:
-                    self._fold(await reader.poll(timeout_ms=1000))
+                    for record in await reader.poll(timeout_ms=1000):
+                        self._tell(self._fold(self.values, record))
             except BrokerUnavailableError as error:
                 log.warning("table %s keeps its last known values: %s", self._topic.name, error)
             finally:
@@ -70,29 +75,35 @@ class Table(Generic[V]):
         while True:
             await asyncio.sleep(RETRY_S)
             try:
-                return await self._read()
+                reader, values = await self._read()
             except BrokerUnavailableError as error:
                 log.warning("table %s: %s", self._topic.name, error)
-
-    def _fold(self, records: Any) -> None:
-        for record in records:
-            key = (record.key or b"").decode("utf-8", "replace")
-            if not self._apply(key, record):
                 continue
-            if self.ready and self._on_change:
-                self._on_change(key)
+            before, self.values = self.values, values
+            for key in before | values:   # a key may have gone for good: its deletion need not be in the log any more
+                if before.get(key) != values.get(key):
+                    self._tell(key)
+            return reader
 
-    def _apply(self, key: str, record: Record) -> bool:
+    def _tell(self, key: str | None) -> None:
+        if key is not None and self._on_change:
+            self._on_change(key)
+
+    def _fold(self, values: dict[str, V], record: Record) -> str | None:
+        """The key, where the record changes anything."""
+        key = (record.key or b"").decode("utf-8", "replace")
         if record.value is None:
-            return self.values.pop(key, None) is not None
+            return None if values.pop(key, None) is None else key
         try:
-            self.values[key] = decode(self._topic, record.value)
+            values[key] = decode(self._topic, record.value)
         except UndecodableError as error:
             # A newer writer, or rubbish: the last good value is better than none, and the rest of the table stays usable.
             log.error("table %s: key %s: %s", self._topic.name, key, error)
-            return False
-        return True
+            if key in self.values:
+                values.setdefault(key, self.values[key])   # the log itself may hold only the bad one by now
+            return None
+        return key
 
     def snapshot(self) -> Mapping[str, V]:
-        """The live mapping; do not change it."""
+        """The mapping as it is now; do not change it, and ask again after waiting."""
         return self.values

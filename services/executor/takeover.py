@@ -19,11 +19,13 @@ from shared.logindex import LogIndex, SeenIds
 
 log = logging.getLogger(__name__)
 
-COMPLETIONS_MAX = 30_000
-"""Per partition: 2.5 minutes at 200 plans a second, about 7 MB. Older requests are looked up in the log."""
+COMPLETIONS_MAX = 500_000
+"""Of all partitions together, 7 to 12 MB; half of them are 3.5 minutes at 1,200 plans a second. Older requests are looked up in
+the log."""
 
-PLANS_MAX = 20_000
-"""Per partition: open plans whose attempts are remembered; far more than may be in flight."""
+PLANS_MAX = 12_000
+"""Open plans whose attempts are remembered, of all partitions together: each has the same share, at 2 KB a plan. A process takes
+1,000 plans and parks 2,000 of each lane, so there is room for all that it may find open."""
 
 
 class Takeover:
@@ -65,7 +67,7 @@ class Takeover:
         attempts = plans.setdefault(attempt.plan_id, {})
         if attempt.phase is AttemptPhase.FINISHED or attempt.attempt_id not in attempts:
             attempts[attempt.attempt_id] = attempt
-        while len(plans) > PLANS_MAX:
+        while len(plans) > PLANS_MAX // len(self._open):
             plans.popitem(last=False)
 
     def attempts(self, partition: int, plan_id: str) -> list[Attempt]:
@@ -85,8 +87,7 @@ class Takeover:
         partitions = list(partitions)
         self._completed.forget(partitions)
         self._attempts.forget(partitions)
-        for partition in partitions:
-            self._open.pop(partition, None)
+        self._open.update({partition: OrderedDict() for partition in partitions})
 
     def _fold(self, record: Record) -> None:
         try:
@@ -94,10 +95,17 @@ class Takeover:
         except UndecodableError as error:
             log.warning("the ledger line at %s/%d/%d is skipped: %s", record.topic, record.partition, record.offset, error)
             return
-        if attempt.phase is AttemptPhase.FINISHED and self.has_completed(record.partition, attempt.plan_id):
+        if attempt.phase is AttemptPhase.FINISHED and self._is_over(record, attempt):
             self._settle(record.partition, attempt)
         else:
             self.note(record.partition, attempt)
+
+    def _is_over(self, record: Record, attempt: Attempt) -> bool:
+        """Whether the plan of a closed attempt is completed. An answer's completion is written with its line, so of a time whose
+        completions were given up it is taken for completed: else every call of a long backlog would count as open."""
+        if self.has_completed(record.partition, attempt.plan_id):
+            return True
+        return attempt.failure is None and not self._completed.covers(record.partition, record.timestamp_ms)
 
     def _settle(self, partition: int, attempt: Attempt) -> None:
         """A closed attempt of a completed plan needs no memory. One without its closing line does: its executor died after

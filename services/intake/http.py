@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +33,7 @@ from shared.catalogue import Catalogue
 from shared.clock import Clock
 from shared.codec import encode, headers_for
 from shared.errors import BrokerUnavailableError, RecordTooLargeError
+from shared.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ SHUTDOWN_S = 10.0
 ANSWER_GRACE_S = 2.0          # the pipeline's own `expired` comes a little after the deadline
 RETRY_AFTER_S = 2
 WAITING_MAX = 10_000          # callers that hold a socket open
-WRITTEN_MAX = 50_000          # ids of keyed requests that this replica remembers having written
+WRITTEN_MAX = 100_000         # ids of keyed requests that this replica remembers having written: half of them always, 2 MB
 
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})")
 
@@ -88,7 +88,8 @@ class HttpSource:
         self._claims = claims
         self._replies = replies
         self._reply = str(reply_partition)
-        self._written: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
+        self._being_written: dict[str, asyncio.Task[None]] = {}
+        self._written = Recent()
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[errors_as_json])
@@ -230,13 +231,13 @@ class HttpSource:
             await self._put(accepted)
             return
         id = accepted.envelope.request_id
-        task = self._written.get(id)
+        if id in self._written:
+            return
+        task = self._being_written.get(id)
         if task is None:
             # A task of its own: the caller who came first may hang up while others wait for the same request.
-            task = self._written[id] = asyncio.create_task(self._put(accepted))
-            task.add_done_callback(lambda done: self._forget_failed(id, done))
-            if len(self._written) > WRITTEN_MAX:
-                self._written.popitem(last=False)
+            task = self._being_written[id] = asyncio.create_task(self._put(accepted))
+            task.add_done_callback(lambda done: self._is_put(id, done))
         await asyncio.shield(task)
 
     async def _put(self, accepted: Accepted) -> None:
@@ -244,10 +245,11 @@ class HttpSource:
         headers = headers_for(REQUESTS, decide.STAGE, envelope, accepted.trace)
         await self._write(Output(REQUESTS.name, envelope.key.encode(), encode(REQUESTS, envelope), headers))
 
-    def _forget_failed(self, id: str, task: "asyncio.Task[None]") -> None:
+    def _is_put(self, id: str, task: "asyncio.Task[None]") -> None:
         """What did not get into the log must be tried again by the next caller."""
-        if (task.cancelled() or task.exception() is not None) and self._written.get(id) is task:
-            del self._written[id]
+        del self._being_written[id]
+        if not task.cancelled() and task.exception() is None:
+            self._written.add(id, 0, WRITTEN_MAX)
 
 
 def _is_not_from_the_wire(record: logging.LogRecord) -> bool:

@@ -15,6 +15,8 @@ from shared.errors import UndecodableError
 log = logging.getLogger(__name__)
 
 RECENT_BYTES_MAX = 32_000_000
+ENTRY_BYTES = 180
+"""What remembering an answer takes beside the answer itself: most of it, where answers are a word."""
 
 
 class Replies:
@@ -33,10 +35,10 @@ class Replies:
         if request_id in self._recent:
             return
         self._recent[request_id] = value
-        self._bytes += len(value)
+        self._bytes += len(value) + ENTRY_BYTES
         while self._bytes > self._bytes_max:
             _, dropped = self._recent.popitem(last=False)
-            self._bytes -= len(dropped)
+            self._bytes -= len(dropped) + ENTRY_BYTES
         future, _ = self._waiting.get(request_id, (None, 0))
         result = _decoded(value) if future is not None else None
         if future is not None and result is not None and not future.done():

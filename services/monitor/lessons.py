@@ -7,6 +7,7 @@ and what was asked, follows from its verdict, which must be the same tenant's; o
 it was. Whoever judges one request twice counts once.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ class Lessons:
         self.knowledge = Knowledge()
         self.knowledge.refresh(entries or {})
         self._prior = prior
-        self._answered: dict[str, Answered] = {}          # oldest first
+        self._answered: OrderedDict[str, Answered] = OrderedDict()    # oldest first: a dict looks for it behind all deleted ones
         self._judges: dict[str, set[Judge]] = {}          # of requests that feedback came for
         self._second = 0
         self._passes = 0
@@ -131,8 +132,7 @@ class Lessons:
         """So that the next feedback finds it."""
         self._answered[request_id] = answered
         if len(self._answered) > REMEMBERED_MAX:
-            oldest = next(iter(self._answered))
-            del self._answered[oldest]
+            oldest, _ = self._answered.popitem(last=False)
             self._judges.pop(oldest, None)
 
     def _pass(self, at_ms: int) -> int:

@@ -4,7 +4,7 @@ What is open is in the log: the runner shows the open records of the request bes
 them. Before it waits at a join this stage asks the log whether the join was decided already, by itself or by a former owner.
 """
 
-from collections import OrderedDict
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,8 +36,6 @@ from shared.slips import Slips, is_whole, trimmed
 _ESCALATION = Envelope[Escalation]
 _NONE: frozenset[int] = frozenset()
 _LATE = Failure(reason=Reason.DEADLINE_PASSED, stage=STAGE, message="deadline_ms passed before every step had ended")
-_REMEMBERED = 20_000
-"""Judgements of open records: a map of a hundred items would else judge each of them a hundred times."""
 
 Forks = list[tuple[str, str]]
 
@@ -55,13 +53,12 @@ class Pipelines:
         self._moved_on = SeenIds(broker, ESCALATIONS, lambda record: record.header(Header.ID), seen_max)
         self._parked = SeenIds(broker, REVIEWS, lambda record: record.header(Header.ID), seen_max)
         self._slips = Slips(broker)
-        self._judged: OrderedDict[tuple[int, int], Verdict | Escalation] = OrderedDict()
+        self._judged: dict[int, Verdict | Escalation] = {}   # by the identity of an envelope that the runner still has
 
     def forget(self, partitions: frozenset[int]) -> None:
         """Another owner may have moved requests on since."""
         self._moved_on.forget(partitions)
         self._parked.forget(partitions)
-        self._judged.clear()
 
     def handle(self, envelope: Envelope[Completion], context: Context) -> Outcome | Awaitable[Outcome]:
         completion, slip = envelope.payload, envelope.payload.slip
@@ -145,26 +142,30 @@ class Pipelines:
         return Landed(slip, yield_of(slip, envelope, decided), record.offset, record.timestamp_ms)
 
     def _judge(self, envelope: Envelope[Completion], record: Record) -> Verdict | Escalation:
+        """Once for as long as the runner has the record, being handled or open: a map of a hundred items would else judge each
+        of them a hundred times, and under a newer config its join might miss one that passed. A judgement holds an answer, so
+        it goes with the envelope, however that ends: released, shed, overdue, or another replica's."""
+        known = self._judged.get(id(envelope))
+        if known is None:
+            known = self._judged[id(envelope)] = decide(envelope.payload, self._limits(envelope, record))
+            weakref.finalize(envelope, self._judged.pop, id(envelope))
+        return known
+
+    def _limits(self, envelope: Envelope[Completion], record: Record) -> Limits:
         """By the record's own time, so that a replay judges it the same."""
-        place = (record.partition, record.offset)
-        if place not in self._judged:
-            policy, slip = self._catalogue().policy_of(envelope.tenant), envelope.payload.slip
-            assert slip is not None, "plain completions do not come here"
-            tree = tree_of(slip.tree)
-            step = step_at(tree, slip.step)
-            gate = step.gate
-            escalations = 0 if is_in_loop(tree, slip.step) else policy.escalations_max
-            limits = Limits(
-                _held_to_output(step, policy.checks if gate.checks is None else gate.checks),
-                escalations if gate.escalations_max is None else gate.escalations_max,
-                record.timestamp_ms >= envelope.deadline_ms + (GRACE_MS if envelope.deadline_ms < slip.deadline_ms else 0),
-                record.timestamp_ms,
-                doubt=self._doubts.of(envelope, record.timestamp_ms),
-            )
-            self._judged[place] = decide(envelope.payload, limits)
-            while len(self._judged) > _REMEMBERED:
-                self._judged.popitem(last=False)
-        return self._judged[place]
+        policy, slip = self._catalogue().policy_of(envelope.tenant), envelope.payload.slip
+        assert slip is not None, "plain completions do not come here"
+        tree = tree_of(slip.tree)
+        step = step_at(tree, slip.step)
+        gate = step.gate
+        escalations = 0 if is_in_loop(tree, slip.step) else policy.escalations_max
+        return Limits(
+            _held_to_output(step, policy.checks if gate.checks is None else gate.checks),
+            escalations if gate.escalations_max is None else gate.escalations_max,
+            record.timestamp_ms >= envelope.deadline_ms + (GRACE_MS if envelope.deadline_ms < slip.deadline_ms else 0),
+            record.timestamp_ms,
+            doubt=self._doubts.of(envelope, record.timestamp_ms),
+        )
 
     def _goes_on(self, envelope: Envelope[Completion], context: Context, move: Move, slip: Slip) -> Outcome:
         what, path = ("joined", move.joined) if move.joined is not None else ("beside" if move.waits else "next", slip.step)

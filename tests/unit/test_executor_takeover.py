@@ -8,9 +8,10 @@ from schemas.envelope import Envelope
 from schemas.ledger import Attempt, AttemptPhase, FailureClass
 from schemas.messages import Completion, Task
 from schemas.topology import ATTEMPTS, COMPLETIONS
-from services.executor.takeover import Takeover, orphaned
+from services.executor.takeover import PLANS_MAX, Takeover, orphaned
 from shared import ids
 from shared.broker import Output
+from shared.local import LocalBroker
 from shared.outcome import Drop, Out
 from tests.support.builders_executor import T0_MS, Bench, Script, a_bench, an_attempt, an_envelope, ok
 
@@ -117,3 +118,38 @@ def test_an_orphan_is_closed_with_an_unknown_cost() -> None:
     assert closed.failure is FailureClass.ORPHANED
     assert (closed.cost_known, closed.cost_microusd, closed.cost_max_microusd) == (False, 0, 900)
     assert closed.finished_ms == T0_MS + 5
+
+
+def test_open_plans_of_all_partitions_together_are_bounded_and_the_newest_of_each_are_known() -> None:
+    takeover = Takeover(LocalBroker())
+    takeover.forget(range(6))
+    plans = [(n % 6, ids.plan_id(f"r{n}", 0)) for n in range(PLANS_MAX + 3_000)]
+    line_of_any = started()
+    for partition, plan in plans:
+        takeover.note(partition, line_of_any.model_copy(update={"plan_id": plan}))
+    known = [place for place in plans if takeover.attempts(*place)]
+    assert known == plans[-PLANS_MAX:]
+
+
+async def test_calls_of_a_long_backlog_do_not_count_as_open_though_their_completions_are_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.executor.takeover.COMPLETIONS_MAX", 10)
+    log = await a_log()
+
+    async def logged(request: str, *outs: Attempt | Out) -> None:
+        of_request = {"request_id": request, "plan_id": ids.plan_id(request, 0), "attempt_id": f"{request}/0"}
+        lines = (line(out.model_copy(update=of_request)) if isinstance(out, Attempt) else out for out in outs)
+        await log.ledger.log(*lines)
+        log.clock.ms += 10_000
+
+    await logged("died", started())
+    await logged("tried", started(), an_attempt())
+    for n in range(50):
+        await logged(f"r{n}", started(), an_attempt(failure=None), completion(f"r{n}"))
+    takeover = Takeover(log.broker)
+    for request in ("died", "tried"):
+        assert not await takeover.is_completed(0, ids.plan_id(request, 0), T0_MS)
+        assert len(takeover.attempts(0, ids.plan_id(request, 0))) == 1
+    assert not any(takeover.attempts(0, ids.plan_id(f"r{n}", 0)) for n in range(50))
+    assert await takeover.is_completed(0, ids.plan_id("r0", 0), T0_MS)

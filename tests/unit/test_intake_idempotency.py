@@ -1,17 +1,21 @@
 """Claims: whoever stands first in the log has won, on every replica, for a day."""
 
 import asyncio
+import gc
+import hashlib
+import tracemalloc
 
 import pytest
 
 from schemas.messages import Claim
 from schemas.topology import DAY_MS, IDEMPOTENCY
 from services.intake import idempotency
-from services.intake.idempotency import Claims
+from services.intake.decide import claim_of
+from services.intake.idempotency import Claims, digest_of
 from shared.broker import Output, Record
 from shared.codec import encode
 from shared.errors import BrokerUnavailableError
-from tests.support.builders_edge import NOW_MS, FixedClock
+from tests.support.builders_edge import NOW_MS, FixedClock, a_replica, requests_in
 
 
 class Log:
@@ -118,11 +122,40 @@ async def test_the_oldest_claims_are_forgotten_when_there_are_too_many(log: Log)
 
 
 async def test_claims_that_are_over_make_room_without_being_counted_as_forgotten(log: Log) -> None:
-    claims = log.replica()
+    claims = log.replica(claims_max=1)
     await asked(claims, log, "d", a_claim("a"))
     log.clock.ms += DAY_MS
     await asked(claims, log, "e", a_claim("b"))
     assert (len(claims), claims.forgotten) == (1, 0)
+
+
+async def test_the_keys_that_are_forgotten_are_the_oldest_in_the_log_and_no_more_than_must_be(log: Log) -> None:
+    claims = log.replica(claims_max=80)
+    for n in range(1_000):
+        await asked(claims, log, f"d{n}", a_claim(f"r{n}"))
+        assert len(claims) <= 90
+    written = len(log.records)
+    for n in range(920, 1_000):
+        assert (await asked(claims, log, f"d{n}", a_claim("late"))).request_id == f"r{n}"
+    assert len(log.records) == written
+    assert len(claims) + claims.forgotten == 1_000
+
+
+def test_a_claim_takes_at_most_350_bytes(log: Log) -> None:
+    def claimed(n: int) -> Record:
+        claim = claim_of("acme", f"key-{n}", hashlib.sha256(str(n).encode()).hexdigest(), NOW_MS + n)
+        return Record(IDEMPOTENCY.name, 0, n, NOW_MS + n, digest_of("acme", f"key-{n}").encode(), encode(IDEMPOTENCY, claim))
+
+    claims = log.replica(claims_max=10_000)
+    tracemalloc.start()
+    try:
+        for n in range(10_000):
+            claims.note(claimed(n))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(claims) == 10_000
+    assert taken <= 350 * 10_000
 
 
 async def test_a_log_that_says_nothing_is_an_unavailable_broker_and_the_next_caller_tries_again(
@@ -141,3 +174,16 @@ async def test_an_unreadable_claim_is_skipped(log: Log) -> None:
     claims.note(Record(IDEMPOTENCY.name, 0, 1, NOW_MS, b"d", None))
     claims.note(Record(IDEMPOTENCY.name, 0, 2, NOW_MS, b"d", encode(IDEMPOTENCY, a_claim("a"))))
     assert await claims.claim("d", a_claim("b")) == a_claim("a")
+
+
+async def test_of_a_request_that_is_in_the_log_only_its_id_is_kept_and_a_repeat_does_not_write_it_again() -> None:
+    def writes_kept() -> int:
+        gc.collect()
+        tasks = (each for each in gc.get_objects() if type(each) is asyncio.Task)
+        return sum(getattr(task.get_coro(), "__qualname__", "") == "HttpSource._put" for task in tasks)
+
+    async with a_replica() as replica:
+        for n in (*range(20), *range(20)):
+            await replica.client.post("/v1/requests", json={"prompt": "a", "idempotency_key": str(n)})
+        assert len(requests_in(replica.broker)) == 20
+        assert writes_kept() == 0
