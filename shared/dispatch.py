@@ -28,7 +28,7 @@ from shared.errors import (
     UndecodableError,
 )
 from shared.handler import Context, Handler, Parking
-from shared.lines import Line
+from shared.lines import Line, LineKey, crowds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
 from shared.trace import taken_on
@@ -43,7 +43,6 @@ HOLD_GRACE_MS = 10_000
 
 _TRACE = frozenset((Header.TRACEPARENT, Header.TRACESTATE))
 _DECIDED = (Emit, Hold, Drop, Reject)
-_Key = tuple[Partition, str]
 
 
 class Dispatcher:
@@ -73,7 +72,7 @@ class Dispatcher:
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
         self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
         self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
-        self._lines: dict[_Key, Line] = {}
+        self._lines: dict[LineKey, Line] = {}
         self._reject_cap = RejectCap(stage)
         self._handle_seconds = metrics.HANDLE_SECONDS.labels(stage=stage.name)
         self._emitted = 0
@@ -83,7 +82,7 @@ class Dispatcher:
         self.in_flight = 0
         self.running = 0
         self.parking = Parking()
-        self.held: Counter[str] = Counter()   # records that are held open, by topic: they take no place of one that could go on
+        self.open: Counter[str] = Counter()   # by topic: held records and those behind them take no place of one that can go on
         self.holding_back = False   # while draining: what runs goes on, nothing new starts
 
     async def take(self, progress: Progress, record: Record) -> None:
@@ -93,7 +92,7 @@ class Dispatcher:
         self.in_flight += 1
         work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
         trace = _users_trace(record) if self._raw else _trace_of(record)
-        crowded = self.held[record.topic] >= self._held_max
+        crowded = self.open[record.topic] >= self._held_max
         context = Context(record, trace, self._writer, self._check_alive, self.parking, crowded=crowded)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
@@ -103,6 +102,7 @@ class Dispatcher:
             line = self._lines.get((work.partition, work.key))
             if line is not None and not line.admits(work):
                 line.waiting.append((work, subject, context))
+                self._recount(record.topic, line)
                 return
         await self._start(work, subject, context)
 
@@ -238,8 +238,8 @@ class Dispatcher:
             if line is not None and line.held and line.held[0].request_id == work.request_id:
                 releases = None if isinstance(outcome, Reject) else outcome.releases
                 work.held = [each for each in line.held if releases is None or each.offset in releases]
-                self.held[work.partition.topic] -= len(work.held)
                 line.held = [each for each in line.held if each not in work.held]
+                self._recount(work.partition.topic, line)
         await self.delivery.deliver(work, outputs)
 
     async def _encoded(self, work: Work, outs: tuple[Out, ...], context: Context) -> list[Output]:
@@ -272,7 +272,7 @@ class Dispatcher:
     async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
         line = self._lines.setdefault((work.partition, work.key), Line(self._siblings))
         line.held.append(work)
-        self.held[work.partition.topic] += 1
+        self._recount(work.partition.topic, line)
         work.context, work.until_ms = context, outcome.until_ms
         if outcome.until_ms is not None:
             self._due_ms = min(self._due_ms, outcome.until_ms)
@@ -284,7 +284,7 @@ class Dispatcher:
         if sent.cancelled() or sent.exception() is not None:
             self._lost(BrokerUnavailableError("an output of a held record did not arrive"))
 
-    async def _advance(self, key: _Key) -> None:
+    async def _advance(self, key: LineKey) -> None:
         """Start whatever of this key may go next."""
         line = self._lines.get(key)
         while line is not None and line.waiting and not self.holding_back:
@@ -292,6 +292,7 @@ class Dispatcher:
             if chosen is None:
                 return
             line.waiting.remove(chosen)
+            self._recount(key[0].topic, line)
             work, subject, context = chosen
             outcome = self._decide(subject, context)
             if not isinstance(outcome, _DECIDED):
@@ -305,6 +306,11 @@ class Dispatcher:
     def parked(self) -> int:
         """Records that wait outside, behind their key, or are held: they need not finish before a drain ends."""
         return self.parking.total + sum(len(line.waiting) + len(line.held) for line in self._lines.values())
+
+    def _recount(self, topic: str, line: Line) -> None:
+        """After every change of what a line holds, or keeps waiting."""
+        self.open[topic] += line.open - line.counted
+        line.counted = line.open
 
     async def resume(self) -> None:
         """After a drain that was not the last: start what queued meanwhile."""
@@ -321,9 +327,7 @@ class Dispatcher:
         for line in lines:
             for work in [each for each in line.held if each.until_ms is not None and each.until_ms <= now_ms]:
                 if work in line.held and not line.running:   # an earlier one may have released it
-                    line.held.remove(work)
-                    self.held[work.partition.topic] -= 1
-                    await self._start(work, work.envelope, work.context)
+                    await self._again(line, work, work.context)
         waits = [each.until_ms for line in self._lines.values() for each in line.held if each.until_ms is not None]
         self._due_ms = min(waits, default=NEVER_MS)
 
@@ -332,10 +336,23 @@ class Dispatcher:
         for key, line in list(self._lines.items()):
             work = next((each for each in line.held if each.offset == offset), None) if key[0] == partition else None
             if work is not None and not line.running:
-                line.held.remove(work)
-                self.held[partition.topic] -= 1
-                await self._start(work, work.envelope, replace(work.context, crowded=True))
+                await self._again(line, work, replace(work.context, crowded=True))
                 return
+
+    async def shed_crowds(self) -> None:
+        """Where too many are open: end the requests that keep the most waiting. Those behind them cannot end in their place:
+        their results would overtake."""
+        for topic, count in list(self.open.items()):
+            for line in crowds(self._lines, topic, count - self._held_max):
+                if line.held and not line.running:   # it may have gone on while another one ended
+                    work = line.held[0]
+                    await self._again(line, work, replace(work.context, crowded=True))
+
+    async def _again(self, line: Line, work: Work, context: Context) -> None:
+        """Handle a held record once more."""
+        line.held.remove(work)
+        self._recount(work.partition.topic, line)
+        await self._start(work, work.envelope, context)
 
     async def release_overdue(self) -> None:
         """End holds whose continuation never came: the request has long expired, and later ones must not wait."""
@@ -345,7 +362,7 @@ class Dispatcher:
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
                 first, *rest = line.held
                 first.held, line.held = rest, []
-                self.held[first.partition.topic] -= 1 + len(rest)
+                self._recount(first.partition.topic, line)
                 failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
                 outs = self._handler.failed(first.envelope, failure)
                 await self.delivery.deliver(first, [self._writer.output(out, ()) for out in outs])
@@ -360,7 +377,7 @@ class Dispatcher:
     def forget(self, partition: Partition) -> None:
         """The partition went to another replica: its queued records are that one's now."""
         for key in [key for key in self._lines if key[0] == partition]:
-            self.held[partition.topic] -= len(self._lines.pop(key).held)
+            self.open[partition.topic] -= self._lines.pop(key).counted
 
     def _count(self, outcome: str, reason: str) -> None:
         metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()

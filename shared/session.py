@@ -32,7 +32,7 @@ class RunnerOptions:
     in_flight_max: int = 1_000            # records taken and unfinished, per process
     topic_in_flight_max: int = 0          # the same per topic, so that one lane cannot take all places; 0: no own limit
     parked_max: int = 2_000               # records of one topic that wait outside (gates, circuits) beside those in flight
-    held_max: int = 5_000                 # records of one topic held open for others of their request: see `Dispatcher.held`
+    held_max: int = 5_000                 # records of one topic held open, or waiting behind such: see `Dispatcher.open`
     drain_ms: int = 30_000
     revoke_drain_ms: int = 10_000
     tries_max: int = 3
@@ -152,6 +152,7 @@ class Session:
             return
         self._commit_due_s = now_s + self._options.commit_interval_ms / 1000
         await self._dispatcher.release_overdue()
+        await self._dispatcher.shed_crowds()
         for partition, progress in list(self._owned.items()):
             if progress.span >= self._options.span_max:   # what would release it stands behind the pause
                 await self._dispatcher.shed(partition, progress.low)
@@ -172,24 +173,24 @@ class Session:
         return self._options.in_flight_max - self._busy_records()
 
     def _busy_records(self) -> int:
-        """Records in flight that can go on: parked and held ones have places of their own."""
-        return self._dispatcher.in_flight - self._dispatcher.parking.total - self._dispatcher.held.total()
+        """Records in flight that can go on: parked and open ones have places of their own."""
+        return self._dispatcher.in_flight - self._dispatcher.parking.total - self._dispatcher.open.total()
 
     def _balance(self) -> None:
         """Pause what is over a limit; resume when there is room for half of what may be in flight.
 
-        Held records pause nothing: what they wait for stands further on in the very same topic.
+        Held records pause nothing, nor does what waits behind them: what they wait for stands further on in the same topic.
         """
         options = self._options
         roomy = self._busy_records() <= options.in_flight_max // 2
-        parked, held = self._dispatcher.parking.by_topic, self._dispatcher.held
+        parked, waiting = self._dispatcher.parking.by_topic, self._dispatcher.open
         self._full = full = self._credits() <= 0 or (self._full and not roomy)
         per_topic: dict[str, int] = {}
         for partition, progress in self._owned.items():
             per_topic[partition.topic] = per_topic.get(partition.topic, 0) + progress.unfinished
         pause, resume = [], []
         for partition, progress in self._owned.items():
-            busy = per_topic[partition.topic] - parked[partition.topic] - held[partition.topic]
+            busy = per_topic[partition.topic] - parked[partition.topic] - waiting[partition.topic]
             crowded = bool(options.topic_in_flight_max) and busy >= options.topic_in_flight_max
             crowded = crowded or parked[partition.topic] >= options.parked_max
             if full or crowded or progress.span >= options.span_max:
