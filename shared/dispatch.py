@@ -4,15 +4,16 @@ Plain handlers run in place; awaitable ones as tasks. Never commits, never polls
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from schemas.envelope import Envelope, Header
+from schemas.envelope import Envelope, Fact, Header
 from schemas.messages import Failure, Reason
 from schemas.topology import Stage, Topic
 from shared import metrics
@@ -208,75 +209,81 @@ class Dispatcher:
     async def _conclude(self, work: Work, outcome: Outcome, context: Context) -> None:
         """Write what the outcome says; the work is finished once that is acknowledged."""
         self._handle_seconds.observe(self._clock.monotonic_s() - work.started_s)
-        if isinstance(outcome, Hold) and not context.crowded:
-            self._count("hold", "")
-            await self._hold(work, outcome, context)
-            return
-        if isinstance(outcome, Hold):
+        if isinstance(outcome, Hold) and context.crowded:
             self._count("shed", "")
             outcome = Emit(self._handler.failed(work.envelope, too_many_open(self._stage.name)))
-        outs: tuple[Out, ...] = ()
-        outputs: list[Output] = []
+        outcome, outputs = self._encoded(work, outcome, context)
         if isinstance(outcome, Emit):
             self._emitted += 1
-            outs = outcome.outputs
+        elif isinstance(outcome, Hold):
+            self._count("hold", "")
+            await self._hold(work, outcome, outputs, context)
+            return
         elif isinstance(outcome, Drop):
             self._count("drop", outcome.reason)
         else:
             self._count("reject", outcome.reason.value)
             outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
-            outs = outcome.outputs
         self._reject_cap.note(isinstance(outcome, Reject))
-        try:
-            outputs += await self._encoded(work, outs, context)
-        except RecordTooLargeError as error:
-            # Nobody to tell: the record names no request. It must not end the stage again and again.
-            log.error("an output does not fit its topic: %s", error)
-            outputs.append(dead_letter(self._stage, context.record, Reject(Reason.TOO_LARGE, "output"), self._tries_max))
+        if self._immediate:
+            outputs = await self._others(outputs)
         if self._lines and work.key:
-            line = self._lines.get((work.partition, work.key))
-            if line is not None and line.held and line.held[0].request_id == work.request_id:
-                releases = None if isinstance(outcome, Reject) else outcome.releases
-                work.held = [each for each in line.held if releases is None or each.offset in releases]
-                line.held = [each for each in line.held if each not in work.held]
-                self._recount(work.partition.topic, line)
+            self._release(work, None if isinstance(outcome, Reject) else outcome.releases)
         await self.delivery.deliver(work, outputs)
 
-    async def _encoded(self, work: Work, outs: tuple[Out, ...], context: Context) -> list[Output]:
-        outputs = []
-        for out in outs:
-            try:
-                output = self._writer.output(out, context.trace, context.record)
-            except RecordTooLargeError as error:
-                smaller = self._smaller(out, context, error)
-                if smaller is None:
-                    continue
-                output = smaller
-            if out.topic.name in self._immediate:
-                await self._writer.send_raw(output)
-            else:
-                outputs.append(output)
-        return outputs
+    def _encoded(self, work: Work, outcome: Outcome, context: Context) -> tuple[Outcome, list[Output]]:
+        """The outcome and its bytes. Where one of its records does not fit its topic: what becomes of all of them instead."""
+        if isinstance(outcome, Drop):
+            return outcome, []
+        try:
+            return outcome, [self._writer.output(out, context.trace, context.record) for out in outcome.outputs]
+        except RecordTooLargeError as error:
+            log.warning("an output does not fit its topic: %s", error, extra={"request_id": work.request_id})
+        facts = [out for out in outcome.outputs if not isinstance(out.value, Envelope)]   # true whatever becomes of the request
+        written, told = self._fitting(facts, context), self._fitting(self._too_large(work), context)
+        if not isinstance(outcome, Reject):
+            outcome = Emit(()) if told else Reject(Reason.TOO_LARGE, "output")
+        return outcome, written + told
 
-    def _smaller(self, out: Out, context: Context, error: RecordTooLargeError) -> Output | None:
-        """In place of a record that would not fit: the request's failure, as small as its identity."""
-        envelope = None if self._raw else identity_of(context.record)   # a user's headers name nobody
-        if envelope is None:
-            raise error
+    def _too_large(self, work: Work) -> tuple[Out, ...]:
+        """The request's failure, as small as its identity; nothing for a record that names no request but in a user's headers."""
+        if work.envelope is None:
+            return ()
         failure = Failure(
             reason=Reason.TOO_LARGE, stage=self._stage.name, message="the request grew over the limit of a record"
         )
-        instead = (each for each in self._handler.failed(envelope, failure) if each.topic is out.topic)
-        return next((self._writer.output(each, context.trace) for each in instead), None)
+        return self._handler.failed(work.envelope.model_copy(update={"payload": Fact()}), failure)
 
-    async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
+    def _fitting(self, outs: Iterable[Out], context: Context) -> list[Output]:
+        outputs = []
+        for out in outs:
+            with contextlib.suppress(RecordTooLargeError):
+                outputs.append(self._writer.output(out, context.trace, context.record))
+        return outputs
+
+    async def _others(self, outputs: list[Output]) -> list[Output]:
+        """What is left when the outputs that wait for no transaction are sent."""
+        for output in outputs:
+            if output.topic in self._immediate:
+                await self._writer.send_raw(output)
+        return [output for output in outputs if output.topic not in self._immediate]
+
+    def _release(self, work: Work, offsets: frozenset[int] | None) -> None:
+        """Open records of the work's request finish with it: those at these offsets, or all of them."""
+        line = self._lines.get((work.partition, work.key))
+        if line is not None and line.held and line.held[0].request_id == work.request_id:
+            work.held = [each for each in line.held if offsets is None or each.offset in offsets]
+            line.held = [each for each in line.held if each not in work.held]
+            self._recount(work.partition.topic, line)
+
+    async def _hold(self, work: Work, outcome: Hold, outputs: list[Output], context: Context) -> None:
         line = self._lines.setdefault((work.partition, work.key), Line(self._siblings))
         line.held.append(work)
         self._recount(work.partition.topic, line)
         work.context, work.until_ms = context, outcome.until_ms
         if outcome.until_ms is not None:
             self._due_ms = min(self._due_ms, outcome.until_ms)
-        for output in await self._encoded(work, outcome.outputs, context):
+        for output in outputs:
             (await self._writer.send_raw(output)).add_done_callback(self._sent_beside)
 
     def _sent_beside(self, sent: "asyncio.Future[object]") -> None:
@@ -360,12 +367,10 @@ class Dispatcher:
         for key, line in list(self._lines.items()):
             if not line.running and line.held and _is_overdue(line.held[0], now_ms):
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
-                first, *rest = line.held
-                first.held, line.held = rest, []
+                first = line.held.pop(0)
                 self._recount(first.partition.topic, line)
                 failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
-                outs = self._handler.failed(first.envelope, failure)
-                await self.delivery.deliver(first, [self._writer.output(out, ()) for out in outs])
+                await self._conclude(first, Emit(self._handler.failed(first.envelope, failure)), first.context)
                 await self._advance(key)
 
     def publish_counts(self) -> None:

@@ -69,7 +69,8 @@ class Handler(Protocol):
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         """What this stage writes so that the request gets its one result although it failed here.
 
-        `envelope` has its identity but maybe no payload (undecodable record): rely on the envelope's own fields only.
+        `envelope` has its identity but maybe no payload (undecodable record, or what came of it fits no record): rely on the
+        envelope's own fields only.
         """
 
     async def assigned(self, partitions: frozenset[int]) -> None:

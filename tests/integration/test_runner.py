@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
 from schemas.envelope import DeadHeader, Envelope
-from schemas.messages import Reason, Task
-from schemas.topology import RESULTS
+from schemas.messages import Failure, Reason, Task
+from schemas.topology import RESULTS, Key, Topic, topic_spec
 from shared.broker import Output
 from shared.errors import DeadLetterCapError, ForeignTopicError
 from shared.handler import Context
@@ -213,15 +214,17 @@ def test_an_awaitable_handler_that_recovers_on_the_second_try_leaves_no_dead_let
     run_lab(main)
 
 
+def grown(envelope: Envelope[Task]) -> Envelope[Task]:
+    """Too large for the lab's topics."""
+    return envelope.model_copy(update={"metadata": {"note": "x" * 1_048_577}})
+
+
 def test_an_output_over_the_limit_of_a_record_fails_its_own_request_only(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
         handler = LabHandler(lab)
 
         def behave(envelope: Envelope[Task], context: Context) -> Outcome:
-            if envelope.request_id != "big":
-                return handler.passed(envelope)
-            grown = envelope.model_copy(update={"metadata": {"note": "x" * 1_048_577}})
-            return Emit((Out(lab.sink, grown),))
+            return Emit((Out(lab.sink, grown(envelope)),)) if envelope.request_id == "big" else handler.passed(envelope)
 
         handler._behaviour = behave
         await lab.feed_requests("big", "small")
@@ -231,6 +234,44 @@ def test_an_output_over_the_limit_of_a_record_fails_its_own_request_only(run_lab
         assert failures["small"] is None
         assert failures["big"] is not None
         assert failures["big"].reason is Reason.TOO_LARGE
+
+    run_lab(main)
+
+
+@pytest.mark.parametrize("kind", [Emit, Hold])
+def test_an_outcome_that_does_not_fit_is_the_requests_failure_as_a_whole_wherever_that_is_written(
+    run_lab: RunLab, kind: type[Emit] | type[Hold]
+) -> None:
+    async def main(lab: Lab) -> None:
+        aside = Topic(f"aside-{lab.id}", Key.REQUEST, Envelope[Task], "", partitions=lab.partitions, bytes_max=1_048_588)
+        await lab.broker.create_topics([topic_spec(aside)])
+        lab.stage = replace(lab.stage, writes=(lab.sink, aside))
+        handler = LabHandler(lab, lambda envelope, _: kind((Out(lab.sink, envelope), Out(aside, grown(envelope)))))
+        envelope = lab.envelope("big").model_copy(update={"lane": "interactive", "metadata": {"label": "mine"}})
+        await lab.feed(lab.record(envelope))
+        async with lab.running(handler):
+            (sunk,) = await lab.until_sunk(1)
+        assert sunk.payload.failure is not None
+        assert sunk.payload.failure.reason is Reason.TOO_LARGE
+        assert (sunk.lane, sunk.metadata) == ("interactive", {"label": "mine"})
+        assert await lab.all_of(aside) == []
+
+    run_lab(main)
+
+
+def test_where_nobody_can_be_told_an_outcome_that_does_not_fit_is_a_dead_letter(run_lab: RunLab) -> None:
+    class Silent(LabHandler):
+        def failed(self, envelope: Envelope[Task], failure: Failure) -> tuple[Out, ...]:
+            return ()
+
+    async def main(lab: Lab) -> None:
+        handler = Silent(lab)
+        handler._behaviour = lambda e, c: Emit((Out(lab.sink, grown(e)),)) if e.request_id == "big" else handler.passed(e)
+        await lab.feed_requests("big", "small")
+        async with lab.running(handler):
+            await lab.until_sunk(1)
+        (dead,) = await lab.dead()
+        assert (dead.key, dead.header(DeadHeader.REASON)) == (b"big", "too_large")
 
     run_lab(main)
 
