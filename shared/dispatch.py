@@ -183,6 +183,8 @@ class Dispatcher:
     async def _awaited(self, subject: Any, context: Context, pending: Outcome | Awaitable[Outcome]) -> Outcome:
         for tried in range(1, self._tries_max + 1):
             try:
+                if tried > 1:
+                    pending = self._handler.handle(subject, context)
                 return await pending if isinstance(pending, Awaitable) else pending
             except BatonError:
                 raise
@@ -190,7 +192,6 @@ class Dispatcher:
                 if tried == self._tries_max:
                     return self._crashed(subject, error)
                 await asyncio.sleep(RETRY_PAUSE_S * tried)
-                pending = self._handler.handle(subject, context)
         raise AssertionError("tries_max is at least one")
 
     def _crashed(self, subject: Any, error: Exception) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
@@ -210,6 +211,33 @@ def test_an_awaitable_handler_that_recovers_on_the_second_try_leaves_no_dead_let
         async with lab.running(handler):
             await lab.until_sunk(1)
         assert await lab.dead() == []
+
+    run_lab(main)
+
+
+def test_a_handler_that_crashes_at_once_on_a_later_try_costs_its_record_and_not_the_stage(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        def behave(envelope: Envelope[Task], context: Context) -> Outcome | Awaitable[Outcome]:
+            if envelope.request_id != "crash":
+                return handler.passed(envelope)
+            if handler.handled.count("crash") > 1:   # what the first try waited for is known by now
+                raise ValueError("a bug")
+            return crashing_later()
+
+        async def crashing_later() -> Outcome:
+            raise ValueError("a bug")
+
+        handler._behaviour = behave
+        await lab.feed_requests("crash", "sound")
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(2)
+        assert {each.request_id: each.payload.failure and each.payload.failure.reason for each in sunk} == {
+            "crash": Reason.HANDLER_CRASHED, "sound": None,
+        }
+        assert handler.handled.count("crash") == 3
+        assert len(await lab.dead()) == 1
 
     run_lab(main)
 
