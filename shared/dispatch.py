@@ -225,12 +225,12 @@ class Dispatcher:
         else:
             self._count("reject", outcome.reason.value)
             outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
-        self._reject_cap.note(isinstance(outcome, Reject))
         if self._immediate:
             outputs = await self._others(outputs)
         if self._lines and work.key:
             self._release(work, None if isinstance(outcome, Reject) else outcome.releases)
         await self.delivery.deliver(work, outputs)
+        self._reject_cap.note(context.record.topic, isinstance(outcome, Reject))
 
     def _encoded(self, work: Work, outcome: Outcome, context: Context) -> tuple[Outcome, list[Output]]:
         """The outcome and its bytes. Where one of its records does not fit its topic: what becomes of all of them instead."""

@@ -14,7 +14,7 @@ from shared.broker import Broker, Consumer, Partition, Producer
 from shared.clock import Clock
 from shared.delivery import PlainDelivery, TransactionalDelivery, Work
 from shared.dispatch import Dispatcher
-from shared.errors import BrokerUnavailableError, FencedError
+from shared.errors import BrokerUnavailableError, DeadLetterCapError, FencedError
 from shared.handler import Handler
 from shared.progress import SPAN_LIMIT, Progress
 from shared.writer import Writer
@@ -90,6 +90,10 @@ class Session:
             while not stop.is_set():
                 await self._turn()
             await self._drain(options.drain_ms)
+        except DeadLetterCapError:
+            self._failure = None
+            await self._drain(options.revoke_drain_ms)   # else the next start writes the same dead letters again
+            raise
         finally:
             await self._end()
 
@@ -299,7 +303,7 @@ class Session:
         return running > 0 or self._dispatcher.in_flight > self._dispatcher.parked
 
     async def _drain(self, limit_ms: int) -> None:
-        """SIGTERM: take nothing more, finish what runs, commit."""
+        """SIGTERM, or too many rejects: take nothing more, finish what runs, commit."""
         self._consumer.pause(list(self._owned))
         async with self._rebalancing:
             self._generation += 1

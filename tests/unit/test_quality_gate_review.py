@@ -222,6 +222,19 @@ def test_a_garbled_decision_is_a_dead_letter_and_the_answer_waits_on() -> None:
     played(main)
 
 
+def test_however_many_decisions_are_garbled_everybodys_requests_go_on() -> None:
+    async def main(orchestra: Orchestra) -> None:
+        producer = await orchestra.broker.producer()
+        for number in range(50):
+            await producer.send(Output(REVIEW_DECISIONS.name, b"r%d" % number, b'{"request": "r1", "action": "accept"}'))
+        await orchestra.ask(None)
+        await waiting(orchestra)
+        await said(orchestra, ReviewAction.ACCEPT)
+        assert (await orchestra.result()).status is Status.DELIVERED
+
+    played(main)
+
+
 def judged(text: str = ANSWER, **fields: Any) -> Any:
     completion = a_completion(an_answer(text))
     policy = Policy(**fields)
