@@ -276,6 +276,7 @@ class Session:
         self._dispatcher.in_flight -= progress.unfinished
         progress.abandoned = True
         self._dispatcher.forget(partition)
+        metrics.LAG_RECORDS.remove(self._stage.name, partition.topic, partition.number)   # its new owner says it now
 
     # Ends ------------------------------------------------------------------------------------------------------------
 
@@ -314,10 +315,10 @@ class Session:
             await self._commit()
 
     async def _end(self) -> None:
-        for progress in self._owned.values():
-            for task in progress.tasks:
-                task.cancel()
-        await asyncio.gather(*(t for p in self._owned.values() for t in p.tasks), return_exceptions=True)
+        tasks = [task for progress in self._owned.values() for task in progress.tasks]
+        for partition in list(self._owned):
+            self._abandon(partition)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if hasattr(self._dispatcher, "delivery"):
             await self._dispatcher.delivery.close()
         if hasattr(self, "_consumer"):

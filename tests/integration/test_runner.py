@@ -10,7 +10,8 @@ import pytest
 from schemas.envelope import DeadHeader, Envelope
 from schemas.messages import Failure, Reason, Task
 from schemas.topology import RESULTS, Key, Topic, topic_spec
-from shared.broker import Output
+from shared import metrics
+from shared.broker import Output, Partition
 from shared.errors import DeadLetterCapError, ForeignTopicError
 from shared.handler import Context
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
@@ -552,5 +553,35 @@ def test_a_partition_paused_behind_a_straggler_goes_on_while_others_stay_busy(ru
             await lab.until_sunk(81)
             gates["busy"].set()
             await lab.until_sunk(201)
+
+    run_lab(main)
+
+
+def lag_said(lab: Lab) -> set[int]:
+    """Partitions of whose lag this process speaks."""
+    samples = [sample for metric in metrics.LAG_RECORDS.collect() for sample in metric.samples]
+    return {int(sample.labels["partition"]) for sample in samples if sample.labels["stage"] == lab.stage.name}
+
+
+def test_the_lag_of_a_partition_that_moved_away_is_no_longer_said_here(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        async def nothing(partitions: frozenset[Partition]) -> None:
+            return
+
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {f"r{n}" for n in range(90)}, NEVER_S)
+        await lab.feed_requests(*(f"r{n}" for n in range(90)))
+        async with lab.running(handler, in_flight_max=5, drain_ms=50, revoke_drain_ms=50) as runner:
+            await lab.until(lambda: lag_said(lab) == {0, 1, 2})
+            other = await lab.broker.consumer(lab.stage.group, [lab.source.name], nothing, nothing)
+
+            async def has_moved() -> bool:
+                await other.poll(20, 1)
+                owned = {partition.number for partition in runner._session._owned} if runner._session else set()
+                return len(owned) < 3 and lag_said(lab) == owned
+
+            await lab.until(has_moved)
+            await other.close()
+        assert lag_said(lab) == set()
 
     run_lab(main)
