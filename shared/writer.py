@@ -65,11 +65,11 @@ class Writer:
                 metrics.RECORDS_OUT.labels(stage=self._stage.name, topic=name).inc(count)
                 self._written[name] = 0
 
-    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
-        return await self._producer.send(self.output(out, trace))
+    async def send(self, out: Out, trace: Headers = (), record: Record | None = None) -> "asyncio.Future[object]":
+        return await self._producer.send(self.output(out, trace, record))
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
-        await asyncio.shield(await self.send(out, trace))   # a batch's future has many waiters: none may cancel it
+    async def write(self, out: Out, trace: Headers = (), record: Record | None = None) -> None:
+        await asyncio.shield(await self.send(out, trace, record))   # a batch's future has many waiters: none may cancel it
 
     async def send_raw(self, output: Output) -> "asyncio.Future[object]":
         return await self._producer.send(output)

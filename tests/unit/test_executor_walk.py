@@ -14,7 +14,7 @@ from schemas.messages import Failure, Reason
 from schemas.topology import ATTEMPTS, COMPLETIONS, OBSERVATIONS
 from services.executor.failures import FAILURES
 from shared import ids
-from shared.broker import Headers
+from shared.broker import Headers, Record
 from shared.codec import decode
 from shared.errors import FrozenError
 from shared.outcome import Drop, Emit, Out
@@ -118,7 +118,7 @@ async def test_a_line_that_still_waits_for_its_broker_as_the_session_ends_is_clo
     bench = await a_bench(script)
 
     class Away(RecordingLedger):
-        async def write(self, out: Out, trace: Headers = ()) -> None:
+        async def write(self, out: Out, trace: Headers, record: Record) -> None:
             self.lines.append(out.value)
             if out.value.phase is AttemptPhase.STARTED:
                 await asyncio.Event().wait()
