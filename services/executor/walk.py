@@ -352,7 +352,7 @@ class Walk:
     async def _finish(self, answer: Answer | None = None, line: Attempt | None = None, failure: Failure | None = None) -> Emit:
         """The last closing lines and the completion, in one outcome; the earlier lines are in the log by then."""
         for sent in self._sent:
-            await sent
+            await asyncio.shield(sent)   # other walks' lines are in the same batch
         if answer is not None and line is not None:
             answer = answer.model_copy(update={"model": line.model, "backend": line.backend})
         completion = books.completion(self._envelope, self._attempts, answer, failure)
