@@ -85,7 +85,7 @@ class Stage:
     reads: tuple[Topic, ...]
     writes: tuple[Topic, ...]
     tables: tuple[Topic, ...] = ()        # tailed whole, outside the consumer group, by every replica or by one for all
-    dead_letter_share_max: float | None = 0.5   # None: rejects come from users, so they never stop the stage
+    dead_letter_share_max: float = 0.5    # of what stages wrote
 
     @property
     def module(self) -> str:
@@ -139,7 +139,7 @@ TOPICS: tuple[Topic, ...] = (
 
 STAGES: tuple[Stage, ...] = (
     # stage               reads                          writes                                     tables
-    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY, FEEDBACK),         (CONFIG, REPLIES, IDEMPOTENCY), dead_letter_share_max=None),
+    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY, FEEDBACK),         (CONFIG, REPLIES, IDEMPOTENCY)),
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
     Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND, QUALITY)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),
@@ -158,6 +158,8 @@ a person for hours holds no completion up; what follows from a record there is a
 USERS_WRITE = (INTAKE, FEEDBACK)
 USERS_READ = (RESULTS, ATTEMPTS, ALERTS, DEAD_LETTERS)
 OPERATORS_WRITE = (CONFIG, REVIEW_DECISIONS)
+WRITTEN_OUTSIDE = frozenset(topic.name for topic in (*USERS_WRITE, *OPERATORS_WRITE))
+"""Neither the form nor the place of what stands there is ours to rely on."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Settings(BaseModel):
     parked_max: int = Field(2000, ge=1)
     """Records of one topic that may wait in a process, beside those it handles, for a gate, a circuit or a free place."""
     held_max: int = Field(5_000, ge=1)
-    """Records of one topic that a process holds open for others of their request; one more ends its request."""
+    """Records of one topic that a process holds open for others of their request, and those behind; one more ends a request."""
     tries_max: int = Field(3, ge=1)
     """Tries of a record before it becomes a dead letter."""
     # Half of them is what is always remembered, at 12 to 24 bytes an id: 208 s at 1,200 requests a second, where a request has

@@ -4,7 +4,7 @@ from collections import deque
 
 from schemas.envelope import DeadHeader, Envelope, Fact, Header
 from schemas.messages import Reason
-from schemas.topology import DEAD_LETTERS, Stage, payload_class, topic_named
+from schemas.topology import DEAD_LETTERS, WRITTEN_OUTSIDE, Stage, payload_class, topic_named
 from shared.broker import Output, Record
 from shared.errors import DeadLetterCapError
 from shared.outcome import Reject
@@ -14,22 +14,21 @@ REJECTS_MIN = 20
 
 
 class RejectCap:
-    """The share of a stage's last records that were rejected."""
+    """The share of a stage's last records that were rejected. People's mistakes stop no stage: what they write is not counted."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._rejects: deque[bool] = deque(maxlen=REJECTS_WINDOW)
 
-    def note(self, is_reject: bool) -> None:
+    def note(self, topic: str, is_reject: bool) -> None:
         """Raises DeadLetterCapError when more were rejected than the stage's row allows."""
-        cap = self._stage.dead_letter_share_max
-        if cap is None:
+        if topic in WRITTEN_OUTSIDE:
             return
         self._rejects.append(is_reject)
         if not is_reject:
             return
         count = sum(self._rejects)
-        if count >= REJECTS_MIN and count > cap * len(self._rejects):
+        if count >= REJECTS_MIN and count > self._stage.dead_letter_share_max * len(self._rejects):
             raise DeadLetterCapError(
                 f"{self._stage.name}: {count} of the last {len(self._rejects)} records were rejected; "
                 "stopping before the topic is drained. Fix the cause (baton redrive replays dead letters), restart"

@@ -122,15 +122,20 @@ class TransactionalDelivery:
         self._lanes: dict[Partition, _Lane] = {}
 
     async def opened(self, partitions: frozenset[Partition]) -> None:
-        """Fence the previous owners of all these partitions before anybody reads their committed offsets."""
+        """Fence the previous owners of all these partitions before anybody reads their committed offsets. `close` closes what
+        was opened, also where one of them cannot be."""
         await self.close()
-        ids = {partition: f"{self._group}.{partition.topic}.{partition.number}" for partition in partitions}
-        producers = await asyncio.gather(*(self._broker.transactional_producer(id) for id in ids.values()))
-        for partition, producer in zip(ids, producers, strict=True):
-            lane = _Lane(partition, producer, self._group, self._finished, self._interval_s)
-            lane.task = asyncio.create_task(lane.run())
-            lane.task.add_done_callback(self._ended)
-            self._lanes[partition] = lane
+        opening = [self._open(partition) for partition in partitions]
+        # All of them come to an end first: one that opened after the failure of another would never be closed.
+        for error in await asyncio.gather(*opening, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _open(self, partition: Partition) -> None:
+        producer = await self._broker.transactional_producer(f"{self._group}.{partition.topic}.{partition.number}")
+        lane = self._lanes[partition] = _Lane(partition, producer, self._group, self._finished, self._interval_s)
+        lane.task = asyncio.create_task(lane.run())
+        lane.task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """A lane runs until it is cancelled; whatever else ends it ends the session."""

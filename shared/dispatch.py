@@ -4,15 +4,16 @@ Plain handlers run in place; awaitable ones as tasks. Never commits, never polls
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from schemas.envelope import Envelope, Header
+from schemas.envelope import Envelope, Fact, Header
 from schemas.messages import Failure, Reason
 from schemas.topology import Stage, Topic
 from shared import metrics
@@ -28,7 +29,7 @@ from shared.errors import (
     UndecodableError,
 )
 from shared.handler import Context, Handler, Parking
-from shared.lines import Line
+from shared.lines import Line, LineKey, crowds
 from shared.outcome import Drop, Emit, Hold, Out, Outcome, Reject
 from shared.progress import Progress
 from shared.trace import taken_on
@@ -43,7 +44,6 @@ HOLD_GRACE_MS = 10_000
 
 _TRACE = frozenset((Header.TRACEPARENT, Header.TRACESTATE))
 _DECIDED = (Emit, Hold, Drop, Reject)
-_Key = tuple[Partition, str]
 
 
 class Dispatcher:
@@ -73,7 +73,7 @@ class Dispatcher:
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
         self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
         self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
-        self._lines: dict[_Key, Line] = {}
+        self._lines: dict[LineKey, Line] = {}
         self._reject_cap = RejectCap(stage)
         self._handle_seconds = metrics.HANDLE_SECONDS.labels(stage=stage.name)
         self._emitted = 0
@@ -83,7 +83,7 @@ class Dispatcher:
         self.in_flight = 0
         self.running = 0
         self.parking = Parking()
-        self.held: Counter[str] = Counter()   # records that are held open, by topic: they take no place of one that could go on
+        self.open: Counter[str] = Counter()   # by topic: held records and those behind them take no place of one that can go on
         self.holding_back = False   # while draining: what runs goes on, nothing new starts
 
     async def take(self, progress: Progress, record: Record) -> None:
@@ -93,7 +93,7 @@ class Dispatcher:
         self.in_flight += 1
         work = Work(record.source, record.offset, progress, self._clock.monotonic_s())
         trace = _users_trace(record) if self._raw else _trace_of(record)
-        crowded = self.held[record.topic] >= self._held_max
+        crowded = self.open[record.topic] >= self._held_max
         context = Context(record, trace, self._writer, self._check_alive, self.parking, crowded=crowded)
         subject = record if self._raw else self._decoded(record)
         if isinstance(subject, Envelope):
@@ -103,6 +103,7 @@ class Dispatcher:
             line = self._lines.get((work.partition, work.key))
             if line is not None and not line.admits(work):
                 line.waiting.append((work, subject, context))
+                self._recount(record.topic, line)
                 return
         await self._start(work, subject, context)
 
@@ -182,6 +183,8 @@ class Dispatcher:
     async def _awaited(self, subject: Any, context: Context, pending: Outcome | Awaitable[Outcome]) -> Outcome:
         for tried in range(1, self._tries_max + 1):
             try:
+                if tried > 1:
+                    pending = self._handler.handle(subject, context)
                 return await pending if isinstance(pending, Awaitable) else pending
             except BatonError:
                 raise
@@ -189,7 +192,6 @@ class Dispatcher:
                 if tried == self._tries_max:
                     return self._crashed(subject, error)
                 await asyncio.sleep(RETRY_PAUSE_S * tried)
-                pending = self._handler.handle(subject, context)
         raise AssertionError("tries_max is at least one")
 
     def _crashed(self, subject: Any, error: Exception) -> Outcome:
@@ -208,75 +210,81 @@ class Dispatcher:
     async def _conclude(self, work: Work, outcome: Outcome, context: Context) -> None:
         """Write what the outcome says; the work is finished once that is acknowledged."""
         self._handle_seconds.observe(self._clock.monotonic_s() - work.started_s)
-        if isinstance(outcome, Hold) and not context.crowded:
-            self._count("hold", "")
-            await self._hold(work, outcome, context)
-            return
-        if isinstance(outcome, Hold):
+        if isinstance(outcome, Hold) and context.crowded:
             self._count("shed", "")
             outcome = Emit(self._handler.failed(work.envelope, too_many_open(self._stage.name)))
-        outs: tuple[Out, ...] = ()
-        outputs: list[Output] = []
+        outcome, outputs = self._encoded(work, outcome, context)
         if isinstance(outcome, Emit):
             self._emitted += 1
-            outs = outcome.outputs
+        elif isinstance(outcome, Hold):
+            self._count("hold", "")
+            await self._hold(work, outcome, outputs, context)
+            return
         elif isinstance(outcome, Drop):
             self._count("drop", outcome.reason)
         else:
             self._count("reject", outcome.reason.value)
             outputs.append(dead_letter(self._stage, context.record, outcome, self._tries_max))
-            outs = outcome.outputs
-        self._reject_cap.note(isinstance(outcome, Reject))
-        try:
-            outputs += await self._encoded(work, outs, context)
-        except RecordTooLargeError as error:
-            # Nobody to tell: the record names no request. It must not end the stage again and again.
-            log.error("an output does not fit its topic: %s", error)
-            outputs.append(dead_letter(self._stage, context.record, Reject(Reason.TOO_LARGE, "output"), self._tries_max))
+        if self._immediate:
+            outputs = await self._others(outputs)
         if self._lines and work.key:
-            line = self._lines.get((work.partition, work.key))
-            if line is not None and line.held and line.held[0].request_id == work.request_id:
-                releases = None if isinstance(outcome, Reject) else outcome.releases
-                work.held = [each for each in line.held if releases is None or each.offset in releases]
-                self.held[work.partition.topic] -= len(work.held)
-                line.held = [each for each in line.held if each not in work.held]
+            self._release(work, None if isinstance(outcome, Reject) else outcome.releases)
         await self.delivery.deliver(work, outputs)
+        self._reject_cap.note(context.record.topic, isinstance(outcome, Reject))
 
-    async def _encoded(self, work: Work, outs: tuple[Out, ...], context: Context) -> list[Output]:
-        outputs = []
-        for out in outs:
-            try:
-                output = self._writer.output(out, context.trace, context.record)
-            except RecordTooLargeError as error:
-                smaller = self._smaller(out, context, error)
-                if smaller is None:
-                    continue
-                output = smaller
-            if out.topic.name in self._immediate:
-                await self._writer.send_raw(output)
-            else:
-                outputs.append(output)
-        return outputs
+    def _encoded(self, work: Work, outcome: Outcome, context: Context) -> tuple[Outcome, list[Output]]:
+        """The outcome and its bytes. Where one of its records does not fit its topic: what becomes of all of them instead."""
+        if isinstance(outcome, Drop):
+            return outcome, []
+        try:
+            return outcome, [self._writer.output(out, context.trace, context.record) for out in outcome.outputs]
+        except RecordTooLargeError as error:
+            log.warning("an output does not fit its topic: %s", error, extra={"request_id": work.request_id})
+        facts = [out for out in outcome.outputs if not isinstance(out.value, Envelope)]   # true whatever becomes of the request
+        written, told = self._fitting(facts, context), self._fitting(self._too_large(work), context)
+        if not isinstance(outcome, Reject):
+            outcome = Emit(()) if told else Reject(Reason.TOO_LARGE, "output")
+        return outcome, written + told
 
-    def _smaller(self, out: Out, context: Context, error: RecordTooLargeError) -> Output | None:
-        """In place of a record that would not fit: the request's failure, as small as its identity."""
-        envelope = None if self._raw else identity_of(context.record)   # a user's headers name nobody
-        if envelope is None:
-            raise error
+    def _too_large(self, work: Work) -> tuple[Out, ...]:
+        """The request's failure, as small as its identity; nothing for a record that names no request but in a user's headers."""
+        if work.envelope is None:
+            return ()
         failure = Failure(
             reason=Reason.TOO_LARGE, stage=self._stage.name, message="the request grew over the limit of a record"
         )
-        instead = (each for each in self._handler.failed(envelope, failure) if each.topic is out.topic)
-        return next((self._writer.output(each, context.trace) for each in instead), None)
+        return self._handler.failed(work.envelope.model_copy(update={"payload": Fact()}), failure)
 
-    async def _hold(self, work: Work, outcome: Hold, context: Context) -> None:
+    def _fitting(self, outs: Iterable[Out], context: Context) -> list[Output]:
+        outputs = []
+        for out in outs:
+            with contextlib.suppress(RecordTooLargeError):
+                outputs.append(self._writer.output(out, context.trace, context.record))
+        return outputs
+
+    async def _others(self, outputs: list[Output]) -> list[Output]:
+        """What is left when the outputs that wait for no transaction are sent."""
+        for output in outputs:
+            if output.topic in self._immediate:
+                await self._writer.send_raw(output)
+        return [output for output in outputs if output.topic not in self._immediate]
+
+    def _release(self, work: Work, offsets: frozenset[int] | None) -> None:
+        """Open records of the work's request finish with it: those at these offsets, or all of them."""
+        line = self._lines.get((work.partition, work.key))
+        if line is not None and line.held and line.held[0].request_id == work.request_id:
+            work.held = [each for each in line.held if offsets is None or each.offset in offsets]
+            line.held = [each for each in line.held if each not in work.held]
+            self._recount(work.partition.topic, line)
+
+    async def _hold(self, work: Work, outcome: Hold, outputs: list[Output], context: Context) -> None:
         line = self._lines.setdefault((work.partition, work.key), Line(self._siblings))
         line.held.append(work)
-        self.held[work.partition.topic] += 1
+        self._recount(work.partition.topic, line)
         work.context, work.until_ms = context, outcome.until_ms
         if outcome.until_ms is not None:
             self._due_ms = min(self._due_ms, outcome.until_ms)
-        for output in await self._encoded(work, outcome.outputs, context):
+        for output in outputs:
             (await self._writer.send_raw(output)).add_done_callback(self._sent_beside)
 
     def _sent_beside(self, sent: "asyncio.Future[object]") -> None:
@@ -284,7 +292,7 @@ class Dispatcher:
         if sent.cancelled() or sent.exception() is not None:
             self._lost(BrokerUnavailableError("an output of a held record did not arrive"))
 
-    async def _advance(self, key: _Key) -> None:
+    async def _advance(self, key: LineKey) -> None:
         """Start whatever of this key may go next."""
         line = self._lines.get(key)
         while line is not None and line.waiting and not self.holding_back:
@@ -292,6 +300,7 @@ class Dispatcher:
             if chosen is None:
                 return
             line.waiting.remove(chosen)
+            self._recount(key[0].topic, line)
             work, subject, context = chosen
             outcome = self._decide(subject, context)
             if not isinstance(outcome, _DECIDED):
@@ -305,6 +314,11 @@ class Dispatcher:
     def parked(self) -> int:
         """Records that wait outside, behind their key, or are held: they need not finish before a drain ends."""
         return self.parking.total + sum(len(line.waiting) + len(line.held) for line in self._lines.values())
+
+    def _recount(self, topic: str, line: Line) -> None:
+        """After every change of what a line holds, or keeps waiting."""
+        self.open[topic] += line.open - line.counted
+        line.counted = line.open
 
     async def resume(self) -> None:
         """After a drain that was not the last: start what queued meanwhile."""
@@ -321,9 +335,7 @@ class Dispatcher:
         for line in lines:
             for work in [each for each in line.held if each.until_ms is not None and each.until_ms <= now_ms]:
                 if work in line.held and not line.running:   # an earlier one may have released it
-                    line.held.remove(work)
-                    self.held[work.partition.topic] -= 1
-                    await self._start(work, work.envelope, work.context)
+                    await self._again(line, work, work.context)
         waits = [each.until_ms for line in self._lines.values() for each in line.held if each.until_ms is not None]
         self._due_ms = min(waits, default=NEVER_MS)
 
@@ -332,10 +344,23 @@ class Dispatcher:
         for key, line in list(self._lines.items()):
             work = next((each for each in line.held if each.offset == offset), None) if key[0] == partition else None
             if work is not None and not line.running:
-                line.held.remove(work)
-                self.held[partition.topic] -= 1
-                await self._start(work, work.envelope, replace(work.context, crowded=True))
+                await self._again(line, work, replace(work.context, crowded=True))
                 return
+
+    async def shed_crowds(self) -> None:
+        """Where too many are open: end the requests that keep the most waiting. Those behind them cannot end in their place:
+        their results would overtake."""
+        for topic, count in list(self.open.items()):
+            for line in crowds(self._lines, topic, count - self._held_max):
+                if line.held and not line.running:   # it may have gone on while another one ended
+                    work = line.held[0]
+                    await self._again(line, work, replace(work.context, crowded=True))
+
+    async def _again(self, line: Line, work: Work, context: Context) -> None:
+        """Handle a held record once more."""
+        line.held.remove(work)
+        self._recount(work.partition.topic, line)
+        await self._start(work, work.envelope, context)
 
     async def release_overdue(self) -> None:
         """End holds whose continuation never came: the request has long expired, and later ones must not wait."""
@@ -343,12 +368,10 @@ class Dispatcher:
         for key, line in list(self._lines.items()):
             if not line.running and line.held and _is_overdue(line.held[0], now_ms):
                 log.error("a held record was never continued", extra={"request_id": line.held[0].request_id})
-                first, *rest = line.held
-                first.held, line.held = rest, []
-                self.held[first.partition.topic] -= 1 + len(rest)
+                first = line.held.pop(0)
+                self._recount(first.partition.topic, line)
                 failure = Failure(reason=Reason.DEADLINE_PASSED, stage=self._stage.name, message="deadline_ms passed")
-                outs = self._handler.failed(first.envelope, failure)
-                await self.delivery.deliver(first, [self._writer.output(out, ()) for out in outs])
+                await self._conclude(first, Emit(self._handler.failed(first.envelope, failure)), first.context)
                 await self._advance(key)
 
     def publish_counts(self) -> None:
@@ -360,7 +383,7 @@ class Dispatcher:
     def forget(self, partition: Partition) -> None:
         """The partition went to another replica: its queued records are that one's now."""
         for key in [key for key in self._lines if key[0] == partition]:
-            self.held[partition.topic] -= len(self._lines.pop(key).held)
+            self.open[partition.topic] -= self._lines.pop(key).counted
 
     def _count(self, outcome: str, reason: str) -> None:
         metrics.OUTCOMES.labels(stage=self._stage.name, outcome=outcome, reason=reason).inc()

@@ -14,13 +14,13 @@ from shared.outcome import Out, Outcome
 
 
 class Ledger(Protocol):
-    """Writes outside the record's own outcome, acknowledged before the handler goes on (write-ahead)."""
+    """Writes outside a record's own outcome, but like it on the record's partition, where a take-over looks for it."""
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
-        """Returns when the record is in the log. Raises BrokerUnavailableError."""
+    async def write(self, out: Out, trace: Headers, record: Record) -> None:
+        """Returns when it is in the log. Raises BrokerUnavailableError."""
 
-    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
-        """Queues the record; for facts nobody waits for."""
+    async def send(self, out: Out, trace: Headers, record: Record) -> "asyncio.Future[object]":
+        """Queues it; for facts nobody waits for."""
 
 
 class Parking:
@@ -46,6 +46,14 @@ class Context:
     held: tuple[tuple[Envelope[Any], Record], ...] = ()   # the open records of the same request, oldest first
     crowded: bool = False             # there is no room to hold this record: end its request, or it fails as it is
 
+    def write(self, out: Out) -> Awaitable[None]:
+        """Beside the record's outcome, and in the log before the handler goes on. Raises BrokerUnavailableError."""
+        return self.ledger.write(out, self.trace, self.record)
+
+    def send(self, out: Out) -> "Awaitable[asyncio.Future[object]]":
+        """Beside the record's outcome; the future is its acknowledgement."""
+        return self.ledger.send(out, self.trace, self.record)
+
     @contextmanager
     def parked(self) -> Iterator[None]:
         """While the handler waits: the record takes no place of one that could go on, and no drain waits for it."""
@@ -69,7 +77,8 @@ class Handler(Protocol):
     def failed(self, envelope: Envelope[Any], failure: Failure) -> tuple[Out, ...]:
         """What this stage writes so that the request gets its one result although it failed here.
 
-        `envelope` has its identity but maybe no payload (undecodable record): rely on the envelope's own fields only.
+        `envelope` has its identity but maybe no payload (undecodable record, or what came of it fits no record): rely on the
+        envelope's own fields only.
         """
 
     async def assigned(self, partitions: frozenset[int]) -> None:

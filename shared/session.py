@@ -14,7 +14,7 @@ from shared.broker import Broker, Consumer, Partition, Producer
 from shared.clock import Clock
 from shared.delivery import PlainDelivery, TransactionalDelivery, Work
 from shared.dispatch import Dispatcher
-from shared.errors import BrokerUnavailableError, FencedError
+from shared.errors import BrokerUnavailableError, DeadLetterCapError, FencedError
 from shared.handler import Handler
 from shared.progress import SPAN_LIMIT, Progress
 from shared.writer import Writer
@@ -32,7 +32,7 @@ class RunnerOptions:
     in_flight_max: int = 1_000            # records taken and unfinished, per process
     topic_in_flight_max: int = 0          # the same per topic, so that one lane cannot take all places; 0: no own limit
     parked_max: int = 2_000               # records of one topic that wait outside (gates, circuits) beside those in flight
-    held_max: int = 5_000                 # records of one topic held open for others of their request: see `Dispatcher.held`
+    held_max: int = 5_000                 # records of one topic held open, or waiting behind such: see `Dispatcher.open`
     drain_ms: int = 30_000
     revoke_drain_ms: int = 10_000
     tries_max: int = 3
@@ -90,6 +90,10 @@ class Session:
             while not stop.is_set():
                 await self._turn()
             await self._drain(options.drain_ms)
+        except DeadLetterCapError:
+            self._failure = None
+            await self._drain(options.revoke_drain_ms)   # else the next start writes the same dead letters again
+            raise
         finally:
             await self._end()
 
@@ -152,6 +156,7 @@ class Session:
             return
         self._commit_due_s = now_s + self._options.commit_interval_ms / 1000
         await self._dispatcher.release_overdue()
+        await self._dispatcher.shed_crowds()
         for partition, progress in list(self._owned.items()):
             if progress.span >= self._options.span_max:   # what would release it stands behind the pause
                 await self._dispatcher.shed(partition, progress.low)
@@ -172,24 +177,24 @@ class Session:
         return self._options.in_flight_max - self._busy_records()
 
     def _busy_records(self) -> int:
-        """Records in flight that can go on: parked and held ones have places of their own."""
-        return self._dispatcher.in_flight - self._dispatcher.parking.total - self._dispatcher.held.total()
+        """Records in flight that can go on: parked and open ones have places of their own."""
+        return self._dispatcher.in_flight - self._dispatcher.parking.total - self._dispatcher.open.total()
 
     def _balance(self) -> None:
         """Pause what is over a limit; resume when there is room for half of what may be in flight.
 
-        Held records pause nothing: what they wait for stands further on in the very same topic.
+        Held records pause nothing, nor does what waits behind them: what they wait for stands further on in the same topic.
         """
         options = self._options
         roomy = self._busy_records() <= options.in_flight_max // 2
-        parked, held = self._dispatcher.parking.by_topic, self._dispatcher.held
+        parked, waiting = self._dispatcher.parking.by_topic, self._dispatcher.open
         self._full = full = self._credits() <= 0 or (self._full and not roomy)
         per_topic: dict[str, int] = {}
         for partition, progress in self._owned.items():
             per_topic[partition.topic] = per_topic.get(partition.topic, 0) + progress.unfinished
         pause, resume = [], []
         for partition, progress in self._owned.items():
-            busy = per_topic[partition.topic] - parked[partition.topic] - held[partition.topic]
+            busy = per_topic[partition.topic] - parked[partition.topic] - waiting[partition.topic]
             crowded = bool(options.topic_in_flight_max) and busy >= options.topic_in_flight_max
             crowded = crowded or parked[partition.topic] >= options.parked_max
             if full or crowded or progress.span >= options.span_max:
@@ -271,6 +276,7 @@ class Session:
         self._dispatcher.in_flight -= progress.unfinished
         progress.abandoned = True
         self._dispatcher.forget(partition)
+        metrics.LAG_RECORDS.remove(self._stage.name, partition.topic, partition.number)   # its new owner says it now
 
     # Ends ------------------------------------------------------------------------------------------------------------
 
@@ -298,7 +304,7 @@ class Session:
         return running > 0 or self._dispatcher.in_flight > self._dispatcher.parked
 
     async def _drain(self, limit_ms: int) -> None:
-        """SIGTERM: take nothing more, finish what runs, commit."""
+        """SIGTERM, or too many rejects: take nothing more, finish what runs, commit."""
         self._consumer.pause(list(self._owned))
         async with self._rebalancing:
             self._generation += 1
@@ -309,10 +315,10 @@ class Session:
             await self._commit()
 
     async def _end(self) -> None:
-        for progress in self._owned.values():
-            for task in progress.tasks:
-                task.cancel()
-        await asyncio.gather(*(t for p in self._owned.values() for t in p.tasks), return_exceptions=True)
+        tasks = [task for progress in self._owned.values() for task in progress.tasks]
+        for partition in list(self._owned):
+            self._abandon(partition)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if hasattr(self._dispatcher, "delivery"):
             await self._dispatcher.delivery.close()
         if hasattr(self, "_consumer"):

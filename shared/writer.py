@@ -3,7 +3,7 @@
 import asyncio
 
 from schemas.envelope import Envelope, Header
-from schemas.topology import DEAD_LETTERS, Key, Stage
+from schemas.topology import DEAD_LETTERS, WRITTEN_OUTSIDE, Key, Stage
 from shared import metrics
 from shared.broker import Broker, Headers, Output, Producer, Record
 from shared.codec import encode, headers_for
@@ -21,15 +21,17 @@ class Writer:
         self._producer = producer
         self._allowed = {topic.name: topic for topic in (*stage.writes, DEAD_LETTERS)}
         self._written = dict.fromkeys(self._allowed, 0)
-        self._alike: frozenset[str] = frozenset()
+        self._alike: dict[str, frozenset[str]] = {}   # by topic read: those written on which a key has the same partition
 
     async def compare(self, broker: Broker) -> None:
         """Learn which topics a key has the same partition of as what the stage reads: to find it anew, record by record in
-        Python, took up to 8 % of a stage's CPU."""
+        Python, took up to 8 % of a stage's CPU. Where others write, another partitioner may have placed the key."""
         keyed = {topic.name for topic in (*self._stage.reads, *self._stage.writes) if topic.key is Key.REQUEST}
         counts = await broker.partition_counts(keyed)
-        read = {counts.get(topic.name) for topic in self._stage.reads}
-        self._alike = frozenset(name for name, count in counts.items() if read == {count})
+        for topic in self._stage.reads:
+            if topic.name in counts and topic.name not in WRITTEN_OUTSIDE:
+                alike = (name for name, count in counts.items() if count == counts[topic.name])
+                self._alike[topic.name] = frozenset(alike)
 
     def output(self, out: Out, trace: Headers, record: Record | None = None) -> Output:
         """`record` is what it follows from. Raises ForeignTopicError for a topic outside the row, RecordTooLargeError before
@@ -51,7 +53,8 @@ class Writer:
             if request_id:
                 headers += ((Header.SUBJECT, request_id.encode()),)
         key_bytes, partition = key.encode(), out.partition
-        if partition is None and record is not None and record.key == key_bytes and topic.name in self._alike:
+        if (partition is None and record is not None and record.key == key_bytes
+                and topic.name in self._alike.get(record.topic, ())):
             partition = record.partition
         return Output(topic.name, key_bytes, value, headers, partition)
 
@@ -62,11 +65,11 @@ class Writer:
                 metrics.RECORDS_OUT.labels(stage=self._stage.name, topic=name).inc(count)
                 self._written[name] = 0
 
-    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
-        return await self._producer.send(self.output(out, trace))
+    async def send(self, out: Out, trace: Headers = (), record: Record | None = None) -> "asyncio.Future[object]":
+        return await self._producer.send(self.output(out, trace, record))
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
-        await asyncio.shield(await self.send(out, trace))   # a batch's future has many waiters: none may cancel it
+    async def write(self, out: Out, trace: Headers = (), record: Record | None = None) -> None:
+        await asyncio.shield(await self.send(out, trace, record))   # a batch's future has many waiters: none may cancel it
 
     async def send_raw(self, output: Output) -> "asyncio.Future[object]":
         return await self._producer.send(output)

@@ -93,6 +93,6 @@ class Executor:
         for place, attempt in enumerate(attempts):
             if attempt.phase is AttemptPhase.STARTED:
                 closed = attempts[place] = orphaned(attempt, self._clock.now_ms())
-                await context.ledger.write(Out(ATTEMPTS, closed, envelope.key), context.trace)
+                await context.write(Out(ATTEMPTS, closed, envelope.key))
                 self._takeover.note(context.record.partition, closed)
         return attempts

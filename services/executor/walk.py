@@ -261,7 +261,7 @@ class Walk:
         self._running.append(line)
         tools.takeover.note(context.record.partition, line)
         try:
-            await context.ledger.write(Out(ATTEMPTS, line, self._envelope.key), context.trace)
+            await context.write(Out(ATTEMPTS, line, self._envelope.key))
             await self._still_alive(line)
             if self._given_up or tools.backends.called_off(begun):
                 reply = Reply(failure=FailureClass.CANCELLED, sent=False)
@@ -301,7 +301,7 @@ class Walk:
             return []
         self._running.remove(line)
         closed = books.never_sent(line, self._tools.clock.now_ms())
-        return [await self._context.ledger.send(Out(ATTEMPTS, closed, self._envelope.key), self._context.trace)]
+        return [await self._context.send(Out(ATTEMPTS, closed, self._envelope.key))]
 
     async def _reply(
         self, call: Call, attempt_id: str, streamed: bool, on_first_token: Callable[[], None] | None
@@ -339,7 +339,7 @@ class Walk:
 
     async def _write_closed(self) -> None:
         for line in self._unsent:
-            self._sent.append(await self._context.ledger.send(Out(ATTEMPTS, line, self._envelope.key), self._context.trace))
+            self._sent.append(await self._context.send(Out(ATTEMPTS, line, self._envelope.key)))
             self._tools.takeover.note(self._context.record.partition, line)
         self._unsent.clear()
 
@@ -352,7 +352,7 @@ class Walk:
     async def _finish(self, answer: Answer | None = None, line: Attempt | None = None, failure: Failure | None = None) -> Emit:
         """The last closing lines and the completion, in one outcome; the earlier lines are in the log by then."""
         for sent in self._sent:
-            await sent
+            await asyncio.shield(sent)   # other walks' lines are in the same batch
         if answer is not None and line is not None:
             answer = answer.model_copy(update={"model": line.model, "backend": line.backend})
         completion = books.completion(self._envelope, self._attempts, answer, failure)

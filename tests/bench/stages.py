@@ -63,11 +63,11 @@ class Instant(httpx2.AsyncBaseTransport):
 class Ledger:
     """Encodes what is written beside an outcome, as the runner's does, and forgets it."""
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
+    async def write(self, out: Out, trace: Headers, record: Record) -> None:
         _bytes_of("executor", out, trace)
 
-    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
-        await self.write(out, trace)
+    async def send(self, out: Out, trace: Headers, record: Record) -> "asyncio.Future[object]":
+        await self.write(out, trace, record)
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future

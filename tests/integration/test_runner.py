@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
 from schemas.envelope import DeadHeader, Envelope
-from schemas.messages import Reason, Task
-from schemas.topology import RESULTS
-from shared.broker import Output
+from schemas.messages import Failure, Reason, Task
+from schemas.topology import RESULTS, Key, Topic, topic_spec
+from shared import metrics
+from shared.broker import Output, Partition
 from shared.errors import DeadLetterCapError, ForeignTopicError
 from shared.handler import Context
 from shared.outcome import Drop, Emit, Hold, Out, Outcome
@@ -213,15 +216,44 @@ def test_an_awaitable_handler_that_recovers_on_the_second_try_leaves_no_dead_let
     run_lab(main)
 
 
+def test_a_handler_that_crashes_at_once_on_a_later_try_costs_its_record_and_not_the_stage(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler = LabHandler(lab)
+
+        def behave(envelope: Envelope[Task], context: Context) -> Outcome | Awaitable[Outcome]:
+            if envelope.request_id != "crash":
+                return handler.passed(envelope)
+            if handler.handled.count("crash") > 1:   # what the first try waited for is known by now
+                raise ValueError("a bug")
+            return crashing_later()
+
+        async def crashing_later() -> Outcome:
+            raise ValueError("a bug")
+
+        handler._behaviour = behave
+        await lab.feed_requests("crash", "sound")
+        async with lab.running(handler):
+            sunk = await lab.until_sunk(2)
+        assert {each.request_id: each.payload.failure and each.payload.failure.reason for each in sunk} == {
+            "crash": Reason.HANDLER_CRASHED, "sound": None,
+        }
+        assert handler.handled.count("crash") == 3
+        assert len(await lab.dead()) == 1
+
+    run_lab(main)
+
+
+def grown(envelope: Envelope[Task]) -> Envelope[Task]:
+    """Too large for the lab's topics."""
+    return envelope.model_copy(update={"metadata": {"note": "x" * 1_048_577}})
+
+
 def test_an_output_over_the_limit_of_a_record_fails_its_own_request_only(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
         handler = LabHandler(lab)
 
         def behave(envelope: Envelope[Task], context: Context) -> Outcome:
-            if envelope.request_id != "big":
-                return handler.passed(envelope)
-            grown = envelope.model_copy(update={"metadata": {"note": "x" * 1_048_577}})
-            return Emit((Out(lab.sink, grown),))
+            return Emit((Out(lab.sink, grown(envelope)),)) if envelope.request_id == "big" else handler.passed(envelope)
 
         handler._behaviour = behave
         await lab.feed_requests("big", "small")
@@ -231,6 +263,44 @@ def test_an_output_over_the_limit_of_a_record_fails_its_own_request_only(run_lab
         assert failures["small"] is None
         assert failures["big"] is not None
         assert failures["big"].reason is Reason.TOO_LARGE
+
+    run_lab(main)
+
+
+@pytest.mark.parametrize("kind", [Emit, Hold])
+def test_an_outcome_that_does_not_fit_is_the_requests_failure_as_a_whole_wherever_that_is_written(
+    run_lab: RunLab, kind: type[Emit] | type[Hold]
+) -> None:
+    async def main(lab: Lab) -> None:
+        aside = Topic(f"aside-{lab.id}", Key.REQUEST, Envelope[Task], "", partitions=lab.partitions, bytes_max=1_048_588)
+        await lab.broker.create_topics([topic_spec(aside)])
+        lab.stage = replace(lab.stage, writes=(lab.sink, aside))
+        handler = LabHandler(lab, lambda envelope, _: kind((Out(lab.sink, envelope), Out(aside, grown(envelope)))))
+        envelope = lab.envelope("big").model_copy(update={"lane": "interactive", "metadata": {"label": "mine"}})
+        await lab.feed(lab.record(envelope))
+        async with lab.running(handler):
+            (sunk,) = await lab.until_sunk(1)
+        assert sunk.payload.failure is not None
+        assert sunk.payload.failure.reason is Reason.TOO_LARGE
+        assert (sunk.lane, sunk.metadata) == ("interactive", {"label": "mine"})
+        assert await lab.all_of(aside) == []
+
+    run_lab(main)
+
+
+def test_where_nobody_can_be_told_an_outcome_that_does_not_fit_is_a_dead_letter(run_lab: RunLab) -> None:
+    class Silent(LabHandler):
+        def failed(self, envelope: Envelope[Task], failure: Failure) -> tuple[Out, ...]:
+            return ()
+
+    async def main(lab: Lab) -> None:
+        handler = Silent(lab)
+        handler._behaviour = lambda e, c: Emit((Out(lab.sink, grown(e)),)) if e.request_id == "big" else handler.passed(e)
+        await lab.feed_requests("big", "small")
+        async with lab.running(handler):
+            await lab.until_sunk(1)
+        (dead,) = await lab.dead()
+        assert (dead.key, dead.header(DeadHeader.REASON)) == (b"big", "too_large")
 
     run_lab(main)
 
@@ -249,14 +319,16 @@ def test_a_request_past_its_deadline_expires_without_being_handled(run_lab: RunL
     run_lab(main)
 
 
-def test_too_many_rejects_stop_the_stage_before_it_drains_its_topic(run_lab: RunLab) -> None:
+def test_too_many_rejects_stop_the_stage_before_it_drains_its_topic_and_the_next_start_repeats_none(run_lab: RunLab) -> None:
     async def main(lab: Lab) -> None:
         identity = lab.record(lab.envelope("x")).headers
         await lab.feed(*(Output(lab.source.name, b"k%d" % n, b"rubbish", identity) for n in range(300)))
-        runner = Runner(lab.stage, LabHandler(lab), lab.broker, RunnerOptions(poll_ms=20), lab.clock)
-        with pytest.raises(DeadLetterCapError, match="of the last"):
-            await runner.run(asyncio.Event())
-        assert len(await lab.dead()) < 60
+        for _ in range(2):
+            runner = Runner(lab.stage, LabHandler(lab), lab.broker, RunnerOptions(poll_ms=20), lab.clock)
+            with pytest.raises(DeadLetterCapError, match="of the last"):
+                await runner.run(asyncio.Event())
+        places = [(dead.header(DeadHeader.PARTITION), dead.header(DeadHeader.OFFSET)) for dead in await lab.dead()]
+        assert len(set(places)) == len(places) < 60
 
     run_lab(main)
 
@@ -481,5 +553,35 @@ def test_a_partition_paused_behind_a_straggler_goes_on_while_others_stay_busy(ru
             await lab.until_sunk(81)
             gates["busy"].set()
             await lab.until_sunk(201)
+
+    run_lab(main)
+
+
+def lag_said(lab: Lab) -> set[int]:
+    """Partitions of whose lag this process speaks."""
+    samples = [sample for metric in metrics.LAG_RECORDS.collect() for sample in metric.samples]
+    return {int(sample.labels["partition"]) for sample in samples if sample.labels["stage"] == lab.stage.name}
+
+
+def test_the_lag_of_a_partition_that_moved_away_is_no_longer_said_here(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        async def nothing(partitions: frozenset[Partition]) -> None:
+            return
+
+        handler = LabHandler(lab)
+        handler._behaviour = slow_where(lab, handler.passed, {f"r{n}" for n in range(90)}, NEVER_S)
+        await lab.feed_requests(*(f"r{n}" for n in range(90)))
+        async with lab.running(handler, in_flight_max=5, drain_ms=50, revoke_drain_ms=50) as runner:
+            await lab.until(lambda: lag_said(lab) == {0, 1, 2})
+            other = await lab.broker.consumer(lab.stage.group, [lab.source.name], nothing, nothing)
+
+            async def has_moved() -> bool:
+                await other.poll(20, 1)
+                owned = {partition.number for partition in runner._session._owned} if runner._session else set()
+                return len(owned) < 3 and lag_said(lab) == owned
+
+            await lab.until(has_moved)
+            await other.close()
+        assert lag_said(lab) == set()
 
     run_lab(main)

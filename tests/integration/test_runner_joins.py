@@ -5,6 +5,8 @@ looked at again in time, siblings that run side by side, and thousands that are 
 import asyncio
 from collections.abc import Iterable, Sequence
 
+import pytest
+
 from schemas.envelope import Envelope
 from schemas.messages import Reason, Task
 from shared.handler import Context
@@ -185,5 +187,46 @@ def test_an_open_record_that_thousands_have_overtaken_ends_and_its_partition_rea
             await lab.feed(*(each._replace(partition=0) for each in (opened, *others)))
             sunk = await lab.until_sunk(201)
         assert failed_of(sunk) == ["open"]
+
+    run_lab(main)
+
+
+# Behind an open record ------------------------------------------------------------------------------------------------
+
+
+async def feed_key(lab: Lab, part: str, name: str) -> None:
+    """One part of a request whose key others share."""
+    await lab.feed(lab.record(lab.envelope(name, "one").model_copy(update={"id": f"{name}/{part}"})))
+
+
+@pytest.mark.parametrize("limit", ["in_flight_max", "topic_in_flight_max"])
+def test_those_behind_an_open_record_do_not_keep_what_releases_it_from_being_read(run_lab: RunLab, limit: str) -> None:
+    async def main(lab: Lab) -> None:
+        handler, behind = JoiningHandler(lab), [f"r{n:02}" for n in range(40)]
+        async with lab.running(handler, **{limit: 10}):
+            await feed_key(lab, "a", "first")
+            await lab.feed_requests(*behind, key="one")
+            await feed_key(lab, "b", "first")
+            sunk = await lab.until_sunk(41)
+        assert [each.request_id for each in sunk] == ["first", *behind]
+        assert failed_of(sunk) == []
+
+    run_lab(main)
+
+
+def test_where_too_many_wait_the_request_that_keeps_them_waiting_ends_and_is_not_overtaken(run_lab: RunLab) -> None:
+    async def main(lab: Lab) -> None:
+        handler, joins, behind = JoiningHandler(lab), [f"j{n}" for n in range(5)], [f"r{n:02}" for n in range(40)]
+        async with lab.running(handler, held_max=20):
+            await feed_each(lab, "a", joins)
+            await feed_key(lab, "a", "first")
+            await lab.until(lambda: len(handler.handled) == 6)
+            await lab.feed_requests(*behind, key="one")
+            early = await lab.until_sunk(41)
+            assert [each.request_id for each in early] == ["first", *behind]
+            assert {each.payload.failure.reason for each in early if each.payload.failure} == {Reason.TOO_MANY_OPEN}
+            await feed_each(lab, "b", joins)
+            sunk = await lab.until_sunk(46)
+        assert failed_of(sunk) == ["first"]
 
     run_lab(main)

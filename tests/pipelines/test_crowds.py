@@ -7,6 +7,7 @@ from schemas.ledger import AttemptPhase
 from schemas.messages import Reason, Result, ReviewAction, Status
 from shared.session import RunnerOptions
 from tests.pipelines.orchestra import OPTIONS, Call, Orchestra, catalogue, in_virtual_time, playing
+from tests.pipelines.test_escalations import learned
 from tests.pipelines.test_patterns import text_of
 
 WIDE = "p: {parallel: {merge: all, branches: [{step: {prompt: one}}, {step: {prompt: two}}, {step: {prompt: slow}}]}}"
@@ -67,3 +68,25 @@ def test_reviews_without_room_end_by_the_policys_default() -> None:
     results = in_virtual_time(main)
     assert {(result.status, result.reviewed and result.reviewed.action) for result in results} == {
         (Status.DELIVERED, ReviewAction.ACCEPT)}
+
+
+def test_conversations_that_wait_for_a_stronger_model_stall_nobody() -> None:
+    """Ten of them, each a question that is asked again and five behind it: more wait than may be in flight."""
+
+    async def answers(call: Call) -> str:
+        await asyncio.sleep(0.05 if call.model == "small" else 5)
+        return "" if call.model == "small" and call.prompt == "hard" else "yes."
+
+    async def main() -> tuple[list[Result], list[Result]]:
+        options = replace(OPTIONS, topic_in_flight_max=20)
+        async with playing(catalogue({}), answers, learned(small=0.98, medium=0.4, large=0.6), options=options) as orchestra:
+            ordered = [(f"k{key}n{number}", key, number) for key in range(10) for number in range(6)]
+            for id, key, number in ordered:
+                await orchestra.ask(None, "easy" if number else "hard", id=id, key=f"acme/{key}", ordered=True)
+            await asyncio.sleep(3)
+            await orchestra.ask(None, "easy", id="plain")
+            return await orchestra.results(["plain"]), await orchestra.results([id for id, _, _ in ordered])
+
+    (plain,), ordered = in_virtual_time(main)
+    assert {result.status for result in (plain, *ordered)} == {Status.DELIVERED}
+    assert plain.decided_ms - plain.accepted_ms < 1_000

@@ -279,3 +279,38 @@ def test_a_join_holds_after_the_gate_was_killed_between_its_branches() -> None:
             return text_of(await orchestra.result()), len(orchestra.calls)
 
     assert in_virtual_time(main) == ('["a","b","c"]', 3)
+
+
+def outgrown(pipelines: str, says: Says) -> Orchestra:
+    """After a request that was refused for its size on its way."""
+
+    async def main() -> Orchestra:
+        async with playing(catalogue(pipelines, checks=("not_empty",)), says) as orchestra:
+            await orchestra.ask("p")
+            result = await orchestra.result()
+            assert (result.status, result.reason) == (Status.REJECTED, Reason.TOO_LARGE)
+            return orchestra
+
+    return in_virtual_time(main)
+
+
+def test_a_request_whose_answers_together_outgrow_a_record_ends() -> None:
+    async def says(call: Call) -> str:
+        return orjson.dumps(list(range(60))).decode() if call.prompt == "list" else "word " * 15_000
+
+    orchestra = outgrown("""
+p:
+  sequence:
+    - {name: list, step: {prompt: list}}
+    - {name: parts, map: {over: list.json, items_max: 60, body: {step: {prompt: "write {{ item }}"}}}}
+    - {step: {prompt: "how many? {{ request.text }}"}}
+""", says)
+    assert len(orchestra.calls) == 61
+
+
+def test_a_call_whose_answer_outgrows_a_record_stays_on_the_books() -> None:
+    async def says(call: Call) -> str:
+        return "word " * 1_000_000
+
+    orchestra = outgrown("p: {step: {prompt: long}}", says)
+    assert [line.phase for line in orchestra.ledger()] == [AttemptPhase.STARTED, AttemptPhase.FINISHED]

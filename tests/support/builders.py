@@ -51,10 +51,10 @@ class ManualClock:
 class _NoLedger:
     """For stages that must not write beside their outcome."""
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
+    async def write(self, out: Out, trace: Headers, record: Record) -> None:
         raise AssertionError("this stage writes nothing beside its outcome")
 
-    async def send(self, out: Out, trace: Headers = ()) -> Any:
+    async def send(self, out: Out, trace: Headers, record: Record) -> Any:
         raise AssertionError("this stage writes nothing beside its outcome")
 
 

@@ -189,7 +189,7 @@ class RecordingLedger:
     lines: list[Attempt] = field(default_factory=list)
     acknowledged: Callable[[Attempt], None] = lambda attempt: None
 
-    async def write(self, out: Out, trace: Headers = ()) -> None:
+    async def write(self, out: Out, trace: Headers, record: Record) -> None:
         assert isinstance(out.value, Attempt)
         try:
             await self.log(out)
@@ -197,8 +197,8 @@ class RecordingLedger:
             self.lines.append(out.value)    # one who gives up waiting for it has written it all the same
         self.acknowledged(out.value)
 
-    async def send(self, out: Out, trace: Headers = ()) -> "asyncio.Future[object]":
-        await self.write(out, trace)
+    async def send(self, out: Out, trace: Headers, record: Record) -> "asyncio.Future[object]":
+        await self.write(out, trace, record)
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future

@@ -1,13 +1,14 @@
 """The executor as the runner runs it, on the broker in memory: plans in, ledger and completions out, and a crash."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import httpx2
 
 from schemas.envelope import Header
 from schemas.ledger import AttemptPhase, FailureClass
-from schemas.topology import ATTEMPTS, COMPLETIONS, stage_named
+from schemas.topology import ATTEMPTS, COMPLETIONS, TOPICS, stage_named, topic_spec
 from shared import ids
 from shared.broker import Output
 from shared.clock import SystemClock
@@ -89,3 +90,29 @@ async def test_a_killed_executors_plans_are_finished_by_its_successor_and_no_com
     assert [(attempt.request_id, attempt.cost_known) for attempt in closed] == [("r2", False)]
     ids_of_r2 = {attempt.attempt_id for attempt in log_of(first.broker, ATTEMPTS) if attempt.request_id == "r2"}
     assert ids_of_r2 == {ids.attempt_id("r2/plan/0", 0, "feedc0de"), ids.attempt_id("r2/plan/0", 1, "0badcafe")}
+
+
+async def test_plans_that_waited_while_partitions_grew_have_their_attempts_closed_by_a_successor() -> None:
+    async def forever(request: httpx2.Request) -> httpx2.Response:
+        await asyncio.Event().wait()
+        return ok()
+
+    script = Script(*[forever] * 10, ok())
+    first = await a_bench(script, clock=SystemClock(), partitions=3)
+    await feed(first.broker, *(f"r{number}" for number in range(10)))
+    await first.broker.create_topics([topic_spec(topic, 6) for topic in TOPICS])
+    running = run(first, asyncio.Event())
+    await until(lambda: len(script.requests) == 10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    successor = await a_bench(script, clock=SystemClock(), broker=first.broker, instance="0badcafe")
+    stop = asyncio.Event()
+    running = run(successor, stop)
+    await until(lambda: len(log_of(first.broker, COMPLETIONS)) == 10)
+    stop.set()
+    await running
+    lines = log_of(first.broker, ATTEMPTS)
+    started, finished = (Counter(line.attempt_id for line in lines if line.phase is phase) for phase in AttemptPhase)
+    assert started == finished
+    assert len(started) == 20

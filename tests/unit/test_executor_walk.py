@@ -14,7 +14,7 @@ from schemas.messages import Failure, Reason
 from schemas.topology import ATTEMPTS, COMPLETIONS, OBSERVATIONS
 from services.executor.failures import FAILURES
 from shared import ids
-from shared.broker import Headers
+from shared.broker import Headers, Record
 from shared.codec import decode
 from shared.errors import FrozenError
 from shared.outcome import Drop, Emit, Out
@@ -118,7 +118,7 @@ async def test_a_line_that_still_waits_for_its_broker_as_the_session_ends_is_clo
     bench = await a_bench(script)
 
     class Away(RecordingLedger):
-        async def write(self, out: Out, trace: Headers = ()) -> None:
+        async def write(self, out: Out, trace: Headers, record: Record) -> None:
             self.lines.append(out.value)
             if out.value.phase is AttemptPhase.STARTED:
                 await asyncio.Event().wait()
@@ -134,6 +134,26 @@ async def test_a_line_that_still_waits_for_its_broker_as_the_session_ends_is_clo
     assert (closed.attempt_id, closed.phase) == (started.attempt_id, AttemptPhase.FINISHED)
     assert (closed.failure, closed.cost_microusd, closed.cost_known) == (FailureClass.CANCELLED, 0, True)
     assert not script.requests
+
+
+async def test_a_walk_that_is_cancelled_as_it_waits_for_a_line_leaves_the_others_of_its_batch_alone() -> None:
+    batch: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    class Gathering(RecordingLedger):
+        async def send(self, out: Out, trace: Headers, record: Record) -> "asyncio.Future[object]":
+            self.lines.append(out.value)
+            return batch
+
+    script = Script(DOWN, ok())
+    bench = await a_bench(script)
+    context = bench.context()
+    waiting = type(context)(context.record, (), Gathering(bench.broker), context.check_alive)
+    walking = asyncio.ensure_future(bench.executor.handle(an_envelope(), waiting))
+    await until(lambda: len(script.requests) == 2 and not any(calls for *_, calls in bench.executor.backends.places()))
+    walking.cancel()
+    await asyncio.gather(walking, return_exceptions=True)
+    assert walking.cancelled()
+    assert not batch.done()
 
 
 async def test_the_provider_is_asked_for_no_more_tokens_than_were_budgeted() -> None:

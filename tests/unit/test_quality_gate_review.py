@@ -23,7 +23,7 @@ from services.quality_gate.review import MARGIN_MS, parked
 from services.quality_gate.reviews import GRACE_MS
 from shared.broker import Output
 from shared.codec import encode
-from tests.pipelines.orchestra import Call, Orchestra, catalogue, in_virtual_time, playing
+from tests.pipelines.orchestra import PARTITIONS, Call, Orchestra, catalogue, in_virtual_time, playing
 from tests.support.builders import NOW_MS, a_completion, an_answer, an_envelope
 
 EVERY = {"share": 1.0}
@@ -218,6 +218,33 @@ def test_a_garbled_decision_is_a_dead_letter_and_the_answer_waits_on() -> None:
         assert verdicts(orchestra) == []
         await said(orchestra, ReviewAction.ACCEPT)
         await orchestra.result()
+
+    played(main)
+
+
+def test_however_many_decisions_are_garbled_everybodys_requests_go_on() -> None:
+    async def main(orchestra: Orchestra) -> None:
+        producer = await orchestra.broker.producer()
+        for number in range(50):
+            await producer.send(Output(REVIEW_DECISIONS.name, b"r%d" % number, b'{"request": "r1", "action": "accept"}'))
+        await orchestra.ask(None)
+        await waiting(orchestra)
+        await said(orchestra, ReviewAction.ACCEPT)
+        assert (await orchestra.result()).status is Status.DELIVERED
+
+    played(main)
+
+
+def test_a_decision_is_heard_on_whichever_partition_another_clients_partitioner_has_put_it() -> None:
+    async def main(orchestra: Orchestra) -> None:
+        await orchestra.ask(None)
+        await waiting(orchestra)
+        (at,) = [record.partition for log in orchestra.broker.logs[REVIEWS.name] for record in log]
+        decision = ReviewDecision(request_id="r1", action=ReviewAction.ACCEPT, by="ann", at_ms=orchestra.clock.now_ms())
+        producer = await orchestra.broker.producer()
+        value = encode(REVIEW_DECISIONS, decision)
+        await (await producer.send(Output(REVIEW_DECISIONS.name, b"r1", value, partition=(at + 1) % PARTITIONS)))
+        assert (await orchestra.result()).status is Status.DELIVERED
 
     played(main)
 
