@@ -18,7 +18,9 @@ from shared.tokens import texts_of
 SLIP_BYTES_MAX = 200_000
 """Of the texts on a slip. With a prompt of half a megabyte and an answer an envelope stays below one megabyte."""
 
-_REMEMBERED = 64
+_REMEMBERED_BYTES = 16_000_000
+"""Of the log. A record that is referred to has at least SLIP_BYTES_MAX, and at most what a topic takes, twenty times as much."""
+
 _POLL_MS = 200
 
 
@@ -53,11 +55,12 @@ def is_whole(slip: Slip) -> bool:
 
 
 class Slips:
-    """Reads back what slips refer to. Remembers the last records."""
+    """Reads back what slips refer to. Remembers the last records, as many as there is room for."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._payloads: OrderedDict[tuple[str, int, int], Task | Escalation] = OrderedDict()
+        self._payloads: OrderedDict[tuple[str, int, int], tuple[Task | Escalation, int]] = OrderedDict()   # with their size
+        self._bytes = 0
 
     async def whole(self, slip: Slip) -> Slip:
         """The slip with every text. Raises BrokerUnavailableError."""
@@ -77,11 +80,18 @@ class Slips:
 
     async def _payload(self, at: Reference) -> Task | Escalation:
         place = (at.topic, at.partition, at.offset)
-        if place not in self._payloads:
-            self._payloads[place] = decode(topic_named(at.topic), await self._value(at)).payload
-            while len(self._payloads) > _REMEMBERED:
-                self._payloads.popitem(last=False)
-        return self._payloads[place]
+        if place in self._payloads:
+            return self._payloads[place][0]
+        value = await self._value(at)
+        payload: Task | Escalation = decode(topic_named(at.topic), value).payload
+        if place not in self._payloads:   # others may have read it meanwhile
+            size = len(value or b"")
+            self._payloads[place] = payload, size
+            self._bytes += size
+        while self._bytes > _REMEMBERED_BYTES:
+            _, (_, size) = self._payloads.popitem(last=False)
+            self._bytes -= size
+        return payload
 
     async def _value(self, at: Reference) -> bytes | None:
         reader = await self._broker.reader(at.topic, [at.partition], at.timestamp_ms)
