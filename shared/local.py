@@ -154,9 +154,13 @@ class LocalBroker:
             output.topic, number, len(log[number]), self.clock.now_ms(), output.key, output.value, output.headers
         )
         log[number].append(record)
+        self.wake()
+        return record
+
+    def wake(self) -> None:
+        """Everyone who waits for a record looks again, whether or not there is one."""
         self._arrived.set()
         self._arrived = asyncio.Event()
-        return record
 
     def check_size(self, output: Output) -> None:
         """Raises RecordTooLargeError; counted as a broker counts: key, value, headers and 70 bytes of framing."""
@@ -348,6 +352,7 @@ class LocalReader:
         self._positions = positions
 
     async def poll(self, timeout_ms: int, records_max: int = 2000) -> Sequence[Record]:
+        await asyncio.sleep(0)   # see LocalConsumer.poll
         self._broker.check()
         records = self._take(records_max)
         if not records:

@@ -508,7 +508,7 @@ async def test_answers_are_followed_again_after_an_outage(monkeypatch: pytest.Mo
     monkeypatch.setattr("services.intake.tail.REOPEN_PAUSE_S", 0.01)
     async with a_replica() as replica:
         replica.broker.unavailable = True
-        replica.broker._arrived.set()   # wakes the tails, which find the broker gone
+        replica.broker.wake()   # the tails, which find the broker gone
         await asyncio.sleep(0.03)
         replica.broker.unavailable = False
         async with answering(replica.broker):
