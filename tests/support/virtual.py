@@ -38,7 +38,8 @@ class LoopClock:
     EPOCH_MS = 1_800_000_000_000
 
     def now_ms(self) -> int:
-        return self.EPOCH_MS + int(asyncio.get_running_loop().time() * 1000)
+        # Virtual time is a sum of waits: what is short of a millisecond by a rounding error is that millisecond.
+        return self.EPOCH_MS + int(round(asyncio.get_running_loop().time() * 1000, 3))
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()
