@@ -205,7 +205,6 @@ async def test_a_conversation_is_what_anthropics_client_sends_for_it(wire: Wire)
         tools=THEIR_TOOLS,
         tool_choice={"type": "any", "disable_parallel_tool_use": True},
         temperature=0.3,
-        top_p=0.9,
         stop_sequences=["END", "STOP"],
         output_config={"effort": "high", "format": {"type": "json_schema", "schema": SCHEMA}},
     )
