@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.broker_state import command_line
-from services.cli.processes import NICE_STEP, ProcessError, Processes, service_ports
+from services.cli.processes import ProcessError, Processes, service_ports
 
 CHILD = "tests.support.child"
 PARENT = """
@@ -132,18 +132,17 @@ def test_services_are_stopped_upstream_first_whatever_the_order_of_their_start(t
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel was told from /proc")
-def test_upstream_gives_way_to_downstream_also_after_a_restart_and_a_provider_to_nobody(tmp_path: Path) -> None:
-    with Processes(os.environ, tmp_path, order=("upstream", "middle", "downstream")) as processes:
-        names = [processes.start(name, CHILD) for name in ("upstream", "middle", "downstream", "provider")]
+def test_what_stands_before_the_calls_gives_way_to_them_also_after_a_restart(tmp_path: Path) -> None:
+    with Processes(os.environ, tmp_path) as processes:
+        names = [processes.start(name, CHILD) for name in ("intake", "router", "executor", "simulator")]
         processes.wait_ready()
-        expected = [os.nice(0) + NICE_STEP * steps for steps in (2, 1, 0, 0)]
-        assert [niceness(processes.pid(name)) for name in names] == expected
+        assert [niceness(processes.pid(name)) for name in names] == [os.nice(0) + steps for steps in (3, 1, 0, 0)]
         processes.kill(names[0])
         processes.wait_ready(names[0])
-        assert niceness(processes.pid(names[0])) == expected[0]
+        assert niceness(processes.pid(names[0])) == os.nice(0) + 3
         if Path("/proc/self/autogroup").exists():
             sessions = [Path(f"/proc/{processes.pid(name)}/autogroup").read_text().split()[-1] for name in names]
-            assert sessions == [str(NICE_STEP * steps) for steps in (2, 1, 0, 0)]
+            assert sessions == ["3", "1", "0", "0"]
 
 
 def niceness(pid: int) -> int:
