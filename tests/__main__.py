@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 BESIDE_LOG = ROOT / "build" / "test-beside.log"
 FINE = (0, 5)   # all passed; nothing was left to run after -k
 
-BESIDE = ("tests/chaos", "tests/integration/test_broker_outage.py", "tests/integration/test_cli_up.py")
+BESIDE = (
+    "tests/chaos",
+    "tests/integration/test_broker_outage.py",
+    "tests/integration/test_broker_process.py",
+    "tests/integration/test_cli_up.py",
+    "tests/integration/test_reviews.py",
+)
 """Processes of their own, mostly waited for, and judged by what is there when all is over: a busy machine makes these slow,
 never wrong. So many that both runs take as long.
 """

@@ -13,13 +13,13 @@ from shared.outcome import Outcome
 from tests.support.lab import Lab, LabHandler
 
 
-async def never(consumer: Consumer, notice: asyncio.Event) -> None:
-    raise NotImplementedError("nobody is expelled here")
+async def nobody(consumer: Consumer, notice: asyncio.Event) -> None:
+    raise AssertionError("nobody is expelled here")
 
 
 async def test_a_stage_with_much_to_do_does_not_take_itself_for_one_that_stood_still() -> None:
     """300 records of 10 ms in one batch, and a session timeout of 3 s: without a breath it would end itself, again and again."""
-    lab = Lab("local", LocalBroker(SystemClock()), SystemClock(), never)
+    lab = Lab("local", LocalBroker(SystemClock()), SystemClock(), nobody)
     await lab.create()
     handler = LabHandler(lab)
 
