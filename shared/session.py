@@ -25,6 +25,9 @@ BREATH_S = 0.05
 """A batch keeps the loop no longer: heartbeats, acknowledgements and the look at the clock come in between. A thousand records
 in place took a stage that got little of the CPU longer than its session timeout, and it thought that it had stood still."""
 
+PAUSED_POLL_MS = 20
+"""How long a poll may take while partitions are paused: what makes room for them ends no poll, and comes sooner than a record."""
+
 
 @dataclass(frozen=True)
 class RunnerOptions:
@@ -134,7 +137,8 @@ class Session:
 
     async def _turn(self) -> None:
         generation = self._generation
-        batch = await self._consumer.poll(self._options.poll_ms, max(self._credits(), 1))
+        poll_ms = min(self._options.poll_ms, PAUSED_POLL_MS) if self._paused else self._options.poll_ms
+        batch = await self._consumer.poll(poll_ms, max(self._credits(), 1))
         self._check_alive()
         self.turned_s = self._breathed_s = self._clock.monotonic_s()
         async with self._rebalancing:
@@ -272,6 +276,7 @@ class Session:
                 self._owned[partition] = Progress(committed[partition])
             for partition, progress in self._owned.items():
                 self._consumer.seek(partition, progress.next)
+            self._consumer.resume(self._paused)
             self._paused.clear()
             await self._handler.assigned(frozenset(p.number for p in partitions - kept))
             await self._dispatcher.resume()
