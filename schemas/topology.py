@@ -139,7 +139,7 @@ TOPICS: tuple[Topic, ...] = (
 
 STAGES: tuple[Stage, ...] = (
     # stage               reads                          writes                                     tables
-    Stage("intake",        (INTAKE,),                    (REQUESTS, IDEMPOTENCY, FEEDBACK),         (CONFIG, REPLIES, IDEMPOTENCY)),
+    Stage("intake",        (INTAKE,),                    (REQUESTS, VERDICTS, IDEMPOTENCY, FEEDBACK), (CONFIG, REPLIES, IDEMPOTENCY)),
     Stage("preprocessing", (REQUESTS,),                  (TASKS,),                                  (CONFIG,)),
     Stage("router",        (TASKS, ESCALATIONS),         tuple(PLANS.values()),                     (CONFIG, FLEET, SPEND, QUALITY)),
     Stage("executor",      tuple(PLANS.values()),        (ATTEMPTS, OBSERVATIONS, COMPLETIONS),     (CONFIG, FLEET)),

@@ -121,6 +121,18 @@ class Reader(Protocol):
     async def close(self) -> None: ...
 
 
+class Positions(Protocol):
+    """How far groups are, seen from outside of them. Raises BrokerUnavailableError."""
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, Commit]:
+        """Where a group is on partitions of these topics, as far as it has ever committed there."""
+
+    async def ends(self) -> Mapping[Partition, int]:
+        """Offset after the newest readable record of each partition of all topics this was opened for."""
+
+    async def close(self) -> None: ...
+
+
 RebalanceCallback = Callable[[frozenset[Partition]], Awaitable[None]]
 
 
@@ -160,5 +172,8 @@ class Broker(Protocol):
         long the broker may keep records back to send more of them at once. `idle_ms`: how long it may take to say that
         there are none; what else the reader is asked waits behind that.
         """
+
+    async def positions(self, topics: Iterable[str]) -> Positions:
+        """Look at groups that read these topics."""
 
     async def close(self) -> None: ...

@@ -105,6 +105,10 @@ class LocalBroker:
                 places[Partition(topic, number)] = start
         return LocalReader(self, places)
 
+    async def positions(self, topics: Iterable[str]) -> "LocalPositions":
+        self.check()
+        return LocalPositions(self, [topic for topic in topics if topic in self.logs])
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -342,6 +346,28 @@ class LocalConsumer:
             members.remove(self.member)
             if not self._broker.unavailable:
                 await self._broker.rebalance(self.group)
+
+
+class LocalPositions:
+    """How far groups are, seen from outside of them."""
+
+    def __init__(self, broker: LocalBroker, topics: Sequence[str]) -> None:
+        self._broker = broker
+        self._topics = topics
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, Commit]:
+        self._broker.check()
+        wanted = set(topics)
+        committed = self._broker.groups[group].committed
+        return {partition: commit for partition, commit in committed.items() if partition.topic in wanted}
+
+    async def ends(self) -> Mapping[Partition, int]:
+        self._broker.check()
+        logs = self._broker.logs
+        return {Partition(topic, number): len(log) for topic in self._topics for number, log in enumerate(logs[topic])}
+
+    async def close(self) -> None:
+        return
 
 
 class LocalReader:

@@ -59,6 +59,7 @@ IN_FLIGHT = Gauge("baton_in_flight", "Records taken and not finished.", ["stage"
 LAG_RECORDS = Gauge("baton_lag_records", "Records in a partition behind which the stage is.", ["stage", "topic", "partition"])
 LAG_SECONDS = Gauge("baton_lag_seconds", "Age of the oldest unfinished record.", ["stage"])
 END_TO_END_SECONDS = StageSeconds("baton_end_to_end_seconds", "From acceptance to the end of this stage.", _SECONDS)
+WAIT_SECONDS = Gauge("baton_wait_seconds", "How long what is accepted now will wait for what stands before it.", ["lane"])
 SESSIONS = Counter("baton_sessions_total", "Sessions begun with the broker; more than one means it was away.", ["stage"])
 REBALANCES = Counter("baton_rebalances_total", "Assignments received from the group.", ["stage"])
 PAUSED_PARTITIONS = Gauge("baton_paused_partitions", "Partitions not read because of back-pressure.", ["stage"])

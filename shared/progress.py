@@ -83,6 +83,11 @@ def note_of(low: int, next_offset: int, unfinished: list[int], done_ahead: set[i
     return NOTE_VERSION + base64.b64encode(bits).decode()
 
 
+def reached(commit: Commit) -> int:
+    """The offset after the last one that is finished. A straggler keeps the mark back, and says nothing about those behind it."""
+    return max(finished_of(commit), default=commit.offset - 1) + 1
+
+
 def finished_of(commit: Commit) -> set[int]:
     """Offsets that a commit's note marks as finished. A note of another version or origin is ignored: a replay is safe."""
     if not commit.note.startswith(NOTE_VERSION):

@@ -29,6 +29,9 @@ NUMBER_MAX = float(2**63)  # beyond it JSON integers turn into floats and lose d
 TEXT_MAX = 255
 METADATA_BYTES_MAX = 4_096
 COST_USD_MAX = 1_000_000
+WAIT_MARGIN = 1.25       # of a wait that is estimated: who comes through must still be answered, not expire at the provider
+LEFT_SHARE_MIN = 0.1     # of a request's time, at most LEFT_MS_MAX: who is read with less would only expire a stage further on
+LEFT_MS_MAX = 2_000
 NO_TENANT = "unknown"    # the tenant of a request that could not be read, or that names no possible tenant
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -276,6 +279,26 @@ def accept(
             failure=failure,
         ),
     )
+
+
+def late(envelope: Envelope[Request], wait_s: float, now_ms: int) -> Failure | None:
+    """Why a request would only expire on its way, if it would. `wait_s`: for what stands before it.
+
+    Intake reads the oldest first. Where it is behind itself, each request it comes to is about to expire: without a rest of
+    time to ask for, it let in just those that expired a stage or two further on.
+    """
+    left_ms, had_ms = envelope.deadline_ms - now_ms, envelope.deadline_ms - envelope.accepted_ms
+    if left_ms <= 0:
+        return refusal(Reason.DEADLINE_PASSED, "deadline_ms had passed before the request was read")
+    if left_ms < min(had_ms * LEFT_SHARE_MIN, LEFT_MS_MAX):
+        return refusal(Reason.NO_TIME_LEFT, "the request was read with hardly any time left; allow a longer deadline_ms")
+    if wait_s * 1000 * WAIT_MARGIN > left_ms:
+        return refusal(
+            Reason.NO_TIME_LEFT,
+            f"what stands before the request takes about {wait_s:.0f} s, too long for its deadline_ms; "
+            "send it again later, or allow a longer deadline_ms",
+        )
+    return None
 
 
 def line_of(tenant: str, ordering_key: str) -> str:

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from schemas.envelope import Envelope, Header
-from schemas.messages import STATUS_OF, Failure, Request, Result
+from schemas.messages import STATUS_OF, Failure, Reason, Request, Result
 from schemas.topology import FEEDBACK, REQUESTS
 from services.intake import decide
 from services.intake.answers import NOT_AGAIN, chat_completion, error_object, error_of, headers_of, http_status
@@ -25,6 +25,7 @@ from services.intake.decide import BODY_BYTES_MAX, OPTIONS, Arrival, Submission
 from services.intake.feedback import FIELDS, feedback_of, placed
 from services.intake.idempotency import Claims, digest_of
 from services.intake.keyring import Keyring
+from services.intake.lag import Lags
 from services.intake.models import models_of
 from services.intake.replies import Replies
 from shared import trace
@@ -79,6 +80,7 @@ class HttpSource:
         keyring: Keyring,
         claims: Claims,
         replies: Replies,
+        lags: Lags,
         reply_partition: int,
     ) -> None:
         self._write = write
@@ -87,6 +89,7 @@ class HttpSource:
         self._keyring = keyring
         self._claims = claims
         self._replies = replies
+        self._lags = lags
         self._reply = str(reply_partition)
         self._being_written: dict[str, asyncio.Task[None]] = {}
         self._written = Recent()
@@ -201,20 +204,29 @@ class HttpSource:
             raise _unavailable("too many callers are waiting")
         arrival = Arrival("http", secrets.token_hex(16), self._clock.now_ms(), self._reply)
         key = submission.idempotency_key
+        envelope = decide.accept(submission, tenant, self._catalogue(), arrival)
+        if key is None or not self._claims.holds(digest_of(tenant, key)):
+            self._admit(envelope)
         if key is not None:
             proposal = decide.claim_of(tenant, key, submission.fingerprint, arrival.accepted_ms)
             winner = await self._claims.claim(digest_of(tenant, key), proposal)
             settled = decide.under(winner, arrival, submission.fingerprint)
             if isinstance(settled, Failure):
                 raise RefusedError(422, "idempotency_key_reused", settled.message, "idempotency_key")
-            arrival = settled
-        envelope = decide.accept(submission, tenant, self._catalogue(), arrival)
+            envelope = decide.accept(submission, tenant, self._catalogue(), settled)
         headers = trace.taken_on(
             request.headers.get(Header.TRACEPARENT),
             request.headers.get(Header.TRACESTATE),
             secrets.token_bytes(trace.RANDOM_BYTES),
         )
         return Accepted(envelope, headers, is_keyed=key is not None)
+
+    def _admit(self, envelope: Envelope[Request]) -> None:
+        """Raises RefusedError for a new request that would only expire on its way: before it claims a key or is written."""
+        late = decide.late(envelope, self._lags.wait_s(envelope.lane), self._clock.now_ms())
+        if late is not None and late.reason is Reason.NO_TIME_LEFT:
+            raise _unavailable(late.message)
+        self._lags.joined(envelope.lane)
 
     async def _answer(self, accepted: Accepted, wait_s: float) -> Result | None:
         """Write the request unless it was, and wait for its result; None when that takes longer."""

@@ -65,6 +65,10 @@ class Claims:
         if waiting is not None and not waiting.done():
             waiting.set_result(held)
 
+    def holds(self, digest: str) -> bool:
+        """Whether the key stands for a request already, as far as this replica knows."""
+        return self._held(digest, self._clock.now_ms()) is not None
+
     async def claim(self, digest: str, proposal: Claim) -> Claim:
         """The claim that holds the key: an earlier one, or this proposal. Raises BrokerUnavailableError in time."""
         held = self._held(digest, self._clock.now_ms())

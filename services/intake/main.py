@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from schemas.envelope import Envelope, Fact
-from schemas.messages import Failure, Reason, Request
-from schemas.topology import IDEMPOTENCY, REPLIES, REQUESTS
+from schemas.messages import STATUS_OF, Failure, Reason, Request, Verdict
+from schemas.topology import IDEMPOTENCY, REPLIES, REQUESTS, VERDICTS
 from services.intake import decide
 from services.intake.decide import Arrival, Submission
 from services.intake.http import HttpSource
 from services.intake.idempotency import Claims, digest_of
 from services.intake.keyring import Keyring
+from services.intake.lag import Lags
 from services.intake.replies import Replies
 from services.intake.tail import Tail
 from shared.broker import Broker, Output, Producer, Record
@@ -24,6 +25,7 @@ from shared.clock import Clock
 from shared.config import resolve_secret
 from shared.errors import BrokerUnavailableError
 from shared.handler import Context
+from shared.ids import verdict_id
 from shared.outcome import Emit, Out, Outcome, Reject
 
 if TYPE_CHECKING:
@@ -63,8 +65,9 @@ class Intake:
         self._claims = Claims(self._write, clock)
         self._replies = Replies()
         keyring = Keyring(catalogue, resolve)
+        self._lags = Lags(broker, clock)
         self.http = HttpSource(
-            self._write, clock, catalogue, keyring, self._claims, self._replies, self._reply_partition
+            self._write, clock, catalogue, keyring, self._claims, self._replies, self._lags, self._reply_partition
         )
         self._producer: Producer | None = None
         self._turns: dict[str, asyncio.Future[None]] = {}
@@ -91,10 +94,12 @@ class Intake:
         )
         for tail in self._tails:
             await tail.start()
+        self._lags.start()
 
     async def stop(self) -> None:
         if self._server is not None:
             await self._server.cleanup()
+        await self._lags.stop()
         for tail in self._tails:
             await tail.stop()
         if self._producer is not None:
@@ -128,13 +133,28 @@ class Intake:
         key = submission.idempotency_key
         if key is None or submission.failure is not None or isinstance(tenant, Failure):
             envelope = decide.accept(submission, tenant, catalogue, arrival)
-            outcome = _outcome(envelope)
+            outcome = self._admitted(envelope) if key is None else _outcome(envelope)
             return self._in_turn(envelope.key, lambda: outcome) if envelope.key in self._turns else outcome
         ordering_key = submission.options.get("ordering_key")
         if ordering_key is None:
             return self._under_key(submission, tenant, key, arrival)
         line = decide.line_of(tenant, ordering_key)
         return self._in_turn(line, lambda: self._under_key(submission, tenant, key, arrival))
+
+    def _admitted(self, envelope: Envelope[Request]) -> Outcome:
+        """Onwards, unless it would only expire on its way: then straight to its verdict. Ordered requests stay in their line."""
+        if envelope.ordered or envelope.payload.failure is not None:
+            return _outcome(envelope)
+        now_ms = self._clock.now_ms()
+        failure = decide.late(envelope, self._lags.wait_s(envelope.lane), now_ms)
+        if failure is None:
+            self._lags.joined(envelope.lane)
+            return _outcome(envelope)
+        reason = failure.reason
+        verdict = Verdict(
+            status=STATUS_OF[reason], reason=reason, message=failure.message, stage=failure.stage, decided_ms=now_ms
+        )
+        return Emit((Out(VERDICTS, envelope.forward(Envelope[Verdict], verdict_id(envelope.request_id), verdict)),))
 
     def _in_turn(self, line: str, work: "Callable[[], Outcome | Awaitable[Outcome]]") -> "Awaitable[Outcome]":
         """Take a place in the line of an ordering key now: a record that waits for its claim must not be overtaken."""

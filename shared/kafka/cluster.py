@@ -16,6 +16,7 @@ from shared.broker import Broker, RebalanceCallback
 from shared.kafka.consumer import KafkaConsumer, KafkaReader, Listener
 from shared.kafka.errors import guard
 from shared.kafka.options import KafkaOptions
+from shared.kafka.positions import KafkaPositions
 from shared.kafka.producer import KafkaProducer, KafkaTransactionalProducer
 from shared.kafka.topics import TopicShape, apply_specs, topic_shapes, with_admin
 
@@ -138,6 +139,15 @@ class KafkaBroker:
             await client.stop()
             raise
         return reader
+
+    async def positions(self, topics: Iterable[str]) -> KafkaPositions:
+        positions = KafkaPositions(self._options)
+        try:
+            await positions.open(await self.partition_counts(topics))
+        except BaseException:
+            await positions.close()
+            raise
+        return positions
 
     async def close(self) -> None:
         return
