@@ -96,8 +96,12 @@ def to_intake(number: int, deadline_ms: int = DEADLINE_MS) -> Output:
 def from_results(record: Record) -> tuple[int | None, str]:
     """The number of a result's request, and why it was not delivered, if so."""
     result = orjson.loads(record.value or b"{}")
-    problem = "" if result.get("status") == "delivered" else f"{result.get('status')} {result.get('reason')}"
-    return result.get("metadata", {}).get("n"), problem
+    return result.get("metadata", {}).get("n"), problem_of(result)
+
+
+def problem_of(result: dict[str, Any]) -> str:
+    """Why a result was not delivered; empty: it was."""
+    return "" if result.get("status") == "delivered" else f"{result.get('status')} {result.get('reason')}"
 
 
 @contextmanager

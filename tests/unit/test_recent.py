@@ -102,3 +102,14 @@ async def test_a_look_up_keeps_of_what_it_reads_only_what_it_was_asked_for() -> 
     assert await seen.look_again(0, "250", 0)
     assert not await seen.look_again(0, "501", 0)
     assert CountedId.most <= 3
+
+
+def test_memory_grows_with_what_is_remembered_not_with_the_limit() -> None:
+    tracemalloc.start()
+    recent = Recent()
+    for number in range(5_000):
+        recent.add(f"{number:032x}", number, 500_000)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 250_000
+    assert all(f"{number:032x}" in recent for number in range(5_000))
