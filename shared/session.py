@@ -34,6 +34,7 @@ class RunnerOptions:
     """Limits of the runner; where a number came from a measurement its comment says so."""
 
     poll_ms: int = 200                    # as often as it commits; a record that comes ends the wait
+    poll_records_max: int = 100           # five hundred calls begun at a time took 13 MB more, and 5 % more CPU each
     commit_interval_ms: int = 200
     span_max: int = 10_000                # records between the oldest unfinished and the newest taken of a partition
     in_flight_max: int = 1_000            # records taken and unfinished, per process
@@ -138,7 +139,7 @@ class Session:
     async def _turn(self) -> None:
         generation = self._generation
         poll_ms = min(self._options.poll_ms, PAUSED_POLL_MS) if self._paused else self._options.poll_ms
-        batch = await self._consumer.poll(poll_ms, max(self._credits(), 1))
+        batch = await self._consumer.poll(poll_ms, min(max(self._credits(), 1), self._options.poll_records_max))
         self._check_alive()
         self.turned_s = self._breathed_s = self._clock.monotonic_s()
         async with self._rebalancing:

@@ -542,7 +542,7 @@ def test_a_partition_paused_behind_a_straggler_goes_on_while_others_stay_busy(ru
 
         handler._behaviour = behave
         await lab.feed(*(placed(f"busy-{n}", 1) for n in range(120)))
-        async with lab.running(handler, span_max=50, in_flight_max=200):
+        async with lab.running(handler, span_max=50, in_flight_max=200, poll_records_max=200):
             await lab.until(lambda: len(handler.handled) == 120)   # more than half of all places, less than all
             await lab.feed(placed("straggler", 0), *(placed(f"quick-{n}", 0) for n in range(60)))
             await lab.until(lambda: len(handler.handled) == 181)
