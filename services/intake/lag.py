@@ -20,6 +20,9 @@ from shared.progress import reached
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
+LOOK_EACH = 100
+"""Requests that make another look worth its six questions to the broker. While there is a wait, every half second is."""
+
 REOPEN_PAUSE_S = 5.0
 WINDOW_S = 5.0
 """Long enough for a pace (groups commit five times a second), short enough to follow one that changes."""
@@ -123,10 +126,8 @@ class Lags:
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
-                if any(self._joined.values()) or any(queue.wait_s() for queue in self._queues.values()):
+                if sum(self._joined.values()) >= LOOK_EACH or any(queue.wait_s() for queue in self._queues.values()):
                     await self.look(positions)
-                elif self._lags:
-                    self._forget()
         finally:
             await positions.close()
 
