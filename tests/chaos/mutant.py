@@ -16,7 +16,7 @@ from services.executor.takeover import Takeover, orphaned
 from services.output.main import Output
 from services.router.pipelines import Pipelines
 from shared import broker, pipeline
-from shared.broker import Commit, Headers
+from shared.broker import Commit, Headers, Record
 from shared.delivery import PlainDelivery, Work
 from shared.ids import completion_id
 from shared.lines import Line
@@ -93,8 +93,8 @@ def write_behind() -> None:
     """The provider is called first, and the ledger hears of it later."""
     write = Writer.write
 
-    async def written_later(self: Writer, out: Out, trace: Headers = ()) -> None:
-        _later(lambda: write(self, out, trace))
+    async def written_later(self: Writer, out: Out, trace: Headers = (), record: Record | None = None) -> None:
+        _later(lambda: write(self, out, trace, record))
 
     Writer.write = written_later  # type: ignore[method-assign]
 
