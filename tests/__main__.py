@@ -30,6 +30,7 @@ ALONE = (
     "tests/integration/test_executor_streams.py",
     "tests/integration/test_failover.py",
     "tests/integration/test_fleet_live.py",
+    "tests/integration/test_holding_back.py",
     "tests/integration/test_learning.py",
     "tests/integration/test_monitor_on_kafka.py",
     "tests/integration/test_scenarios.py",
