@@ -118,6 +118,8 @@ class Lags:
                 await self._look_on()
             except (BrokerUnavailableError, FencedError) as error:
                 log.warning("how far the stages are behind is not known for now: %s", error)
+            except Exception:   # whatever it is: a wait that nobody looks at any more would refuse requests for ever
+                log.exception("looking at the stages failed; nobody is refused until it works again")
             self._forget()
             await asyncio.sleep(REOPEN_PAUSE_S)
 

@@ -22,6 +22,7 @@ from tests.support.builders_edge import (
     an_intake_record,
     answering,
     requests_in,
+    until,
 )
 
 ONE, OTHER = Partition("t", 0), Partition("t", 1)
@@ -164,6 +165,21 @@ async def test_who_was_accepted_since_the_look_counts_until_the_next_one(road: R
     assert lags.wait_s(Lane.STANDARD) == pytest.approx(21)
     await road.look(lags)
     assert lags.wait_s(Lane.STANDARD) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("what", ["outage", "bug"])
+async def test_a_wait_that_nobody_can_look_at_any_more_refuses_nobody(road: Road, what: str) -> None:
+    lags = Lags(road.broker, road.clock)
+    await road.crowd(lags, STANDARD, "executor", ahead=2_000, pace_s=100)
+    if what == "outage":
+        road.broker.unavailable = True
+    else:
+        del road.broker.groups
+    lags.start()
+    await until(lambda: lags.wait_s(Lane.STANDARD) == 0)
+    assert lags._task is not None
+    assert not lags._task.done(), "it goes on looking"
+    await lags.stop()
 
 
 # At the door --------------------------------------------------------------------------------------------------------
