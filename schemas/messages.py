@@ -64,7 +64,7 @@ class Request(Fact):
 
     source: str = Field(description="http or topic")
     body: dict[str, Any] = Field(default_factory=dict)
-    fingerprint: str = Field("", description="SHA-256 of the canonical body, for idempotency")
+    fingerprint: str = Field("", description="SHA-256 of the canonical body, where an idempotency key came with it")
     failure: Failure | None = None
 
 

@@ -14,6 +14,7 @@ from shared import ids
 from shared.outcome import Out
 from shared.prices import cost_microusd
 
+_COMPLETION = Envelope[Completion]
 
 def started(
     call: Call, attempt_id: str, envelope: Envelope[Plan], backend: Backend, prices: Prices, executor: str, now_ms: int
@@ -128,7 +129,7 @@ def completion(
         cascade=plan.cascade if plan else None,
     )
     id, spent = ids.completion_id(envelope.id), spent_microusd(envelope, attempts)
-    return Out(COMPLETIONS, envelope.forward(Envelope[Completion], id, payload, spent))
+    return Out(COMPLETIONS, envelope.forward(_COMPLETION, id, payload, spent))
 
 
 def _number_of(plan_id: str) -> int:

@@ -34,6 +34,10 @@ BEHIND = 1_000
 """So many plans are work in progress, not a queue: one executor has them in flight at once, for as long as models take. And only
 readers that are behind show how fast they can be; others are as fast as requests come, which says nothing about a burst."""
 
+KEPT_S = 30.0
+"""For so long their pace is taken for granted once they are not behind any more. Were it forgotten with the queue, a flood that
+lasts would come in unseen for as long as it takes to find it out again, more than can be answered in time."""
+
 QUEUED = 10
 """The same where nothing is waited for but the stage itself."""
 
@@ -46,38 +50,51 @@ class Lag:
     """How far the readers of one topic are behind, and how fast they go. Pure."""
 
     def __init__(self, in_progress: int = QUEUED) -> None:
-        """Of fewer records than `in_progress` nothing follows."""
+        """Fewer records than `in_progress` are no queue."""
         self._in_progress = in_progress
         self._looks: deque[tuple[float, Mapping[Partition, int]]] = deque()
+        self._kept_s, self._kept_pace_s = 0.0, 0.0
         self.ahead = 0
+        self.pace_s = 0.0
+        """Records a second. 0 when that is not known, or nothing moves: an outage may end at any moment."""
+        self.pace_behind_s = 0.0
+        """The same of readers that are behind, or were lately: as fast as they can be."""
 
     def note(self, now_s: float, passed: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
         """`passed`: the offsets that were reached. A partition on which the group never committed has nothing to wait for."""
         self.ahead = sum(max(ends.get(partition, offset) - offset, 0) for partition, offset in passed.items())
+        measured_s = self._measured_s(now_s, passed)
+        if self.ahead >= BEHIND and measured_s is not None:
+            self._kept_s, self._kept_pace_s = now_s, measured_s
+        self.pace_behind_s = self._kept_pace_s if now_s - self._kept_s < KEPT_S else 0.0
+        self.pace_s = self.pace_behind_s if measured_s is None else measured_s
+
+    def _measured_s(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
+        """Over the looks of the last seconds while there was a queue; None: those were too few."""
         if self.ahead < self._in_progress:
             self._looks.clear()
-            return
+            return None
         self._looks.append((now_s, passed))
         while now_s - self._looks[0][0] > WINDOW_S:
             self._looks.popleft()
+        from_s, before = self._looks[0]
+        if now_s - from_s < PACED_S:
+            return None
+        moved = sum(offset - before[partition] for partition, offset in passed.items() if partition in before)
+        return max(moved, 0) / (now_s - from_s)
 
     @property
-    def pace_s(self) -> float:
-        """Records a second. 0 when that is not known, or nothing moves: an outage may end at any moment."""
-        if not self._looks or self._looks[-1][0] - self._looks[0][0] < PACED_S:
-            return 0.0
-        (from_s, before), (until_s, now) = self._looks[0], self._looks[-1]
-        moved = sum(offset - before[partition] for partition, offset in now.items() if partition in before)
-        return max(moved, 0) / (until_s - from_s)
+    def wait_s(self) -> float:
+        """Until the readers come to what is written now; 0 when that is not known."""
+        return self.ahead / self.pace_s if self.pace_s and self.ahead >= self._in_progress else 0.0
 
 
 class Queue:
     """What stands before a new request of one lane, when it was last looked at. Pure."""
 
     def __init__(self, lags: "tuple[Lag, ...]" = ()) -> None:
-        paced = [(lag.ahead, lag.pace_s) for lag in lags if lag.pace_s]
-        self._wait_s = sum(ahead / pace_s for ahead, pace_s in paced)
-        self._each_s = max((1 / pace_s for ahead, pace_s in paced if ahead >= BEHIND), default=0.0)
+        self._wait_s = sum(lag.wait_s for lag in lags)
+        self._each_s = max((1 / lag.pace_behind_s for lag in lags if lag.pace_behind_s), default=0.0)
 
     def wait_s(self, joined: int = 0) -> float:
         """Seconds until a new request has passed, as far as that is known. `joined`: how many came since the look."""

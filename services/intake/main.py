@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_REQUEST, _VERDICT = Envelope[Request], Envelope[Verdict]
+
 WRITE_TIMEOUT_S = 2.5   # with the claim of a key before it: five seconds until a caller knows
 CONFIG_POLL_S = 0.2
 REPLY_LOOKBACK_MS = 60_000
@@ -154,7 +156,7 @@ class Intake:
         verdict = Verdict(
             status=STATUS_OF[reason], reason=reason, message=failure.message, stage=failure.stage, decided_ms=now_ms
         )
-        return Emit((Out(VERDICTS, envelope.forward(Envelope[Verdict], verdict_id(envelope.request_id), verdict)),))
+        return Emit((Out(VERDICTS, envelope.forward(_VERDICT, verdict_id(envelope.request_id), verdict)),))
 
     def _in_turn(self, line: str, work: "Callable[[], Outcome | Awaitable[Outcome]]") -> "Awaitable[Outcome]":
         """Take a place in the line of an ordering key now: a record that waits for its claim must not be overtaken."""
@@ -192,7 +194,7 @@ class Intake:
 
     def failed(self, envelope: Envelope[Fact], failure: Failure) -> tuple[Out, ...]:
         request = Request(source="topic", failure=failure)
-        return (Out(REQUESTS, envelope.forward(Envelope[Request], envelope.request_id, request)),)
+        return (Out(REQUESTS, envelope.forward(_REQUEST, envelope.request_id, request)),)
 
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Whatever had a place in a line was given up with the session before, maybe before it began to wait."""

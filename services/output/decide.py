@@ -8,9 +8,8 @@ from shared.outcome import Out
 
 
 def result_of(envelope: Envelope[Verdict]) -> Result:
-    """Built without validation: every part was validated where it was made."""
     verdict = envelope.payload
-    return Result.model_construct(
+    return Result(
         request_id=envelope.request_id,
         tenant=envelope.tenant,
         app=envelope.app,

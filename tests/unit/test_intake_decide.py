@@ -177,6 +177,7 @@ def test_a_fingerprint_ignores_key_order_spaces_tenant_and_the_idempotency_key_o
     assert one == fingerprint(b'{"model":"m","idempotency_key":"other","prompt":"hi","tenant":"demo"}')
     assert one != fingerprint(b'{"prompt": "hi", "model": "m", "priority": "batch", "idempotency_key": "k"}')
     assert one != fingerprint(b'{"prompt": "ho", "model": "m", "idempotency_key": "k"}')
+    assert one == fingerprint(b'{"prompt": "hi", "model": "m", "idempotency_key": "k", "app": null}'), "null is not given"
 
 
 def test_a_repeat_is_the_request_that_won_and_another_body_is_refused() -> None:

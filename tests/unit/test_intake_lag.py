@@ -77,6 +77,30 @@ def test_readers_that_keep_up_are_as_slow_as_requests_come_which_is_no_pace_for_
     assert lag.pace_s == 800
 
 
+def test_a_pace_outlives_the_queue_it_was_seen_at_so_a_flood_that_comes_back_is_no_surprise() -> None:
+    """For as long as a pace was unknown everybody was let in: more than could be answered before their deadlines."""
+    lag = moving(4_000, 500)
+    lag.note(4, {ONE: 5_000}, {ONE: 5_003})
+    assert (lag.wait_s, Queue((lag,)).wait_s(joined=2_000)) == (0, pytest.approx(4))
+    lag.note(4.5, {ONE: 5_100}, {ONE: 7_100})
+    assert Queue((lag,)).wait_s(joined=500) == pytest.approx(5)
+    lag.note(5.5, {ONE: 6_100}, {ONE: 8_100})
+    assert Queue((lag,)).wait_s(joined=500) == pytest.approx(2.5)
+
+
+def test_a_pace_of_half_a_minute_ago_is_history() -> None:
+    lag = moving(4_000, 500)
+    lag.note(33, {ONE: 9_000}, {ONE: 9_003})
+    assert Queue((lag,)).wait_s(joined=2_000) == 0
+
+
+def test_readers_that_stopped_while_they_were_behind_have_no_pace_that_could_be_kept() -> None:
+    lag = moving(4_000, 500)
+    for now_s in range(3, 9):
+        lag.note(now_s, {ONE: 1_000}, {ONE: 5_000})
+    assert Queue((lag,)).wait_s(joined=2_000) == 0
+
+
 def test_waits_of_the_stages_add_up_and_who_joins_after_the_look_counts_at_the_slowest_pace() -> None:
     queue = Queue((moving(4_000, 1_000), moving(1_500, 300)))
     assert queue.wait_s() == pytest.approx(9)
