@@ -137,7 +137,10 @@ def targets_of(figures: dict[str, Any]) -> list[Target]:
     router_us = figures["stages"]["router"][1]["handle_us"]
     largest, slowest = (_worst(services, name) for name in ("rss_mb", "ready_s"))
     return [
-        Target("HTTP p50 at 50/s (1.5 × the relay chain)", at_50["reply_p50_ms"], RELAY_SHARE_MAX * at_50["relay_p50_ms"], "ms"),
+        Target(
+            "HTTP p50 at 50/s without the provider's own (1.5 × the relay chain)",
+            at_50["reply_p50_ms"] - at_50["simulator_p50_ms"], RELAY_SHARE_MAX * at_50["relay_p50_ms"], "ms",
+        ),
         Target("sustained", figures["sustained_rps"], SUSTAINED_RPS_MIN, "requests/s", is_floor=True),
         *_of_overloads(figures),
         Target("CPU per request, all of Baton", figures["cpu_ms_per_request"], TOTAL_CPU_MS_MAX, "ms"),
