@@ -46,13 +46,16 @@ _PATH = {"preprocessing": (REQUESTS,), "router": (TASKS,), "executor": tuple(PLA
 _TOPICS = tuple(topic for topics in _PATH.values() for topic in topics)
 
 
+Look = tuple[float, Mapping[Partition, int]]
+
+
 class Lag:
     """How far the readers of one topic are behind, and how fast they go. Pure."""
 
     def __init__(self, in_progress: int = QUEUED) -> None:
         """Fewer records than `in_progress` are no queue."""
         self._in_progress = in_progress
-        self._looks: deque[tuple[float, Mapping[Partition, int]]] = deque()
+        self._looks: deque[Look] = deque()
         self._kept_s, self._kept_pace_s = 0.0, 0.0
         self.ahead = 0
         self.pace_s = 0.0
@@ -63,22 +66,32 @@ class Lag:
     def note(self, now_s: float, passed: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
         """`passed`: the offsets that were reached. A partition on which the group never committed has nothing to wait for."""
         self.ahead = sum(max(ends.get(partition, offset) - offset, 0) for partition, offset in passed.items())
-        measured_s = self._measured_s(now_s, passed)
+        measured_s = None
+        if self.ahead >= self._in_progress:
+            measured_s = self._look(now_s, passed)
+        elif self._looks:
+            self._look_away(now_s, passed)
         if self.ahead >= BEHIND and measured_s is not None:
             self._kept_s, self._kept_pace_s = now_s, measured_s
         self.pace_behind_s = self._kept_pace_s if now_s - self._kept_s < KEPT_S else 0.0
         self.pace_s = self.pace_behind_s if measured_s is None else measured_s
 
-    def _measured_s(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
-        """Over the looks of the last seconds while there was a queue; None: those were too few."""
-        if self.ahead < self._in_progress:
-            self._looks.clear()
-            return None
+    def _look(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
+        """The pace over the looks of the last seconds; None: those were too few."""
         self._looks.append((now_s, passed))
         while now_s - self._looks[0][0] > WINDOW_S:
             self._looks.popleft()
-        from_s, before = self._looks[0]
-        if now_s - from_s < PACED_S:
+        return self._pace_since(self._looks[0], now_s, passed, PACED_S)
+
+    def _look_away(self, now_s: float, passed: Mapping[Partition, int]) -> None:
+        """The queue is gone. If the readers had stood still before that, their last step says more than the seconds before."""
+        self._kept_pace_s = max(self._kept_pace_s, self._pace_since(self._looks[-1], now_s, passed) or 0.0)
+        self._looks.clear()
+
+    @staticmethod
+    def _pace_since(look: Look, now_s: float, passed: Mapping[Partition, int], least_s: float = 0.1) -> float | None:
+        from_s, before = look
+        if now_s - from_s < least_s:
             return None
         moved = sum(offset - before[partition] for partition, offset in passed.items() if partition in before)
         return max(moved, 0) / (now_s - from_s)

@@ -79,19 +79,26 @@ def test_readers_that_keep_up_are_as_slow_as_requests_come_which_is_no_pace_for_
 
 def test_a_pace_outlives_the_queue_it_was_seen_at_so_a_flood_that_comes_back_is_no_surprise() -> None:
     """For as long as a pace was unknown everybody was let in: more than could be answered before their deadlines."""
-    lag = moving(4_000, 500)
-    lag.note(4, {ONE: 5_000}, {ONE: 5_003})
-    assert (lag.wait_s, Queue((lag,)).wait_s(joined=2_000)) == (0, pytest.approx(4))
-    lag.note(4.5, {ONE: 5_100}, {ONE: 7_100})
-    assert Queue((lag,)).wait_s(joined=500) == pytest.approx(5)
-    lag.note(5.5, {ONE: 6_100}, {ONE: 8_100})
-    assert Queue((lag,)).wait_s(joined=500) == pytest.approx(2.5)
+    lag = moving(4_000, 2_000)
+    lag.note(4, {ONE: 8_000}, {ONE: 8_003})
+    assert (lag.wait_s, Queue((lag,)).wait_s(joined=8_000)) == (0, pytest.approx(4))
+    lag.note(4.5, {ONE: 8_100}, {ONE: 18_100})
+    assert Queue((lag,)).wait_s(joined=2_000) == pytest.approx(6)
+    lag.note(5.5, {ONE: 10_100}, {ONE: 20_100})
+    assert Queue((lag,)).wait_s(joined=2_000) == pytest.approx(6)
 
 
 def test_a_pace_of_half_a_minute_ago_is_history() -> None:
     lag = moving(4_000, 500)
     lag.note(33, {ONE: 9_000}, {ONE: 9_003})
     assert Queue((lag,)).wait_s(joined=2_000) == 0
+
+
+def test_readers_that_caught_up_at_once_after_a_standstill_are_not_remembered_as_slow() -> None:
+    lag = a_lag(*((second, {ONE: 20 * second}) for second in range(4)), ends={ONE: 2_000})
+    assert lag.pace_behind_s == 20
+    lag.note(3.5, {ONE: 2_000}, {ONE: 2_005})
+    assert lag.pace_behind_s == pytest.approx((2_000 - 60) / 0.5)
 
 
 def test_readers_that_stopped_while_they_were_behind_have_no_pace_that_could_be_kept() -> None:
