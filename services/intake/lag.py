@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
+from itertools import pairwise
 
 from schemas.messages import Lane
 from schemas.topology import COMPLETIONS, PLANS, REQUESTS, TASKS, VERDICTS, stage_named
@@ -46,16 +47,13 @@ _PATH = {"preprocessing": (REQUESTS,), "router": (TASKS,), "executor": tuple(PLA
 _TOPICS = tuple(topic for topics in _PATH.values() for topic in topics)
 
 
-Look = tuple[float, Mapping[Partition, int]]
-
-
 class Lag:
     """How far the readers of one topic are behind, and how fast they go. Pure."""
 
     def __init__(self, in_progress: int = QUEUED) -> None:
         """Fewer records than `in_progress` are no queue."""
         self._in_progress = in_progress
-        self._looks: deque[Look] = deque()
+        self._looks: deque[tuple[float, Mapping[Partition, int]]] = deque()
         self._kept_s, self._kept_pace_s = 0.0, 0.0
         self.ahead = 0
         self.pace_s = 0.0
@@ -66,35 +64,30 @@ class Lag:
     def note(self, now_s: float, passed: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
         """`passed`: the offsets that were reached. A partition on which the group never committed has nothing to wait for."""
         self.ahead = sum(max(ends.get(partition, offset) - offset, 0) for partition, offset in passed.items())
-        measured_s = None
-        if self.ahead >= self._in_progress:
-            measured_s = self._look(now_s, passed)
-        elif self._looks:
-            self._look_away(now_s, passed)
+        measured_s = self._measured_s(now_s, passed)
         if self.ahead >= BEHIND and measured_s is not None:
-            self._kept_s, self._kept_pace_s = now_s, measured_s
+            self._keep(now_s, measured_s)
         self.pace_behind_s = self._kept_pace_s if now_s - self._kept_s < KEPT_S else 0.0
         self.pace_s = self.pace_behind_s if measured_s is None else measured_s
 
-    def _look(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
-        """The pace over the looks of the last seconds; None: those were too few."""
+    def _measured_s(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
+        """Over the looks of the last seconds while there was a queue; None: those were too few."""
+        if self.ahead < self._in_progress:
+            self._looks.clear()
+            return None
         self._looks.append((now_s, passed))
         while now_s - self._looks[0][0] > WINDOW_S:
             self._looks.popleft()
-        return self._pace_since(self._looks[0], now_s, passed, PACED_S)
-
-    def _look_away(self, now_s: float, passed: Mapping[Partition, int]) -> None:
-        """The queue is gone. If the readers had stood still before that, their last step says more than the seconds before."""
-        self._kept_pace_s = max(self._kept_pace_s, self._pace_since(self._looks[-1], now_s, passed) or 0.0)
-        self._looks.clear()
-
-    @staticmethod
-    def _pace_since(look: Look, now_s: float, passed: Mapping[Partition, int], least_s: float = 0.1) -> float | None:
-        from_s, before = look
-        if now_s - from_s < least_s:
+        from_s, before = self._looks[0]
+        if now_s - from_s < PACED_S:
             return None
         moved = sum(offset - before[partition] for partition, offset in passed.items() if partition in before)
         return max(moved, 0) / (now_s - from_s)
+
+    def _keep(self, now_s: float, pace_s: float) -> None:
+        """Readers that stood still for one of these looks can do more than they did."""
+        stood_still = any(before == after for (_, before), (_, after) in pairwise(self._looks))
+        self._kept_s, self._kept_pace_s = now_s, 0.0 if stood_still else pace_s
 
     @property
     def wait_s(self) -> float:
