@@ -16,6 +16,7 @@ from shared.prices import cost_microusd
 
 _COMPLETION = Envelope[Completion]
 
+
 def started(
     call: Call, attempt_id: str, envelope: Envelope[Plan], backend: Backend, prices: Prices, executor: str, now_ms: int
 ) -> Attempt:

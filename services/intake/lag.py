@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 LOOK_EACH = 100
-"""Requests that make another look worth its six questions to the broker. While there is a wait, every half second is."""
+"""Requests that make another look worth its six questions to the broker. Where anybody would wait, every half second is."""
 
 REOPEN_PAUSE_S = 5.0
 WINDOW_S = 5.0
@@ -67,7 +67,9 @@ class Lag:
         measured_s = self._measured_s(now_s, passed)
         if self.ahead >= BEHIND and measured_s is not None:
             self._keep(now_s, measured_s)
-        self.pace_behind_s = self._kept_pace_s if now_s - self._kept_s < KEPT_S else 0.0
+            self.pace_behind_s = measured_s
+        else:
+            self.pace_behind_s = self._kept_pace_s if now_s - self._kept_s < KEPT_S else 0.0
         self.pace_s = self.pace_behind_s if measured_s is None else measured_s
 
     def _measured_s(self, now_s: float, passed: Mapping[Partition, int]) -> float | None:
@@ -151,7 +153,7 @@ class Lags:
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
-                if sum(self._joined.values()) >= LOOK_EACH or any(queue.wait_s() for queue in self._queues.values()):
+                if sum(self._joined.values()) >= LOOK_EACH or any(queue.wait_s(1) for queue in self._queues.values()):
                     await self.look(positions)
         finally:
             await positions.close()

@@ -96,7 +96,7 @@ def test_a_pace_of_half_a_minute_ago_is_history() -> None:
 
 def test_how_slow_readers_were_while_some_of_the_time_they_stood_still_is_not_remembered() -> None:
     lag = a_lag((0, {ONE: 0}), (1, {ONE: 20}), (2, {ONE: 20}), (3, {ONE: 60}), ends={ONE: 2_000})
-    assert (lag.pace_s, lag.pace_behind_s) == (20, 0)
+    assert (lag.pace_s, lag.pace_behind_s) == (20, 20)
     lag.note(3.5, {ONE: 2_000}, {ONE: 2_005})
     assert Queue((lag,)).wait_s(joined=100) == 0
 
@@ -196,6 +196,18 @@ async def test_who_was_accepted_since_the_look_counts_until_the_next_one(road: R
     assert lags.wait_s(Lane.STANDARD) == pytest.approx(21)
     await road.look(lags)
     assert lags.wait_s(Lane.STANDARD) == pytest.approx(20)
+
+
+async def test_a_pace_that_is_history_is_forgotten_though_no_request_comes(road: Road) -> None:
+    lags = Lags(road.broker, road.clock)
+    await road.crowd(lags, STANDARD, "executor", ahead=2_000, pace_s=100)
+    road.commit("executor", STANDARD, Commit(2_200))
+    await road.look(lags)
+    assert lags._queues[Lane.STANDARD].wait_s(joined=100) == pytest.approx(1)
+    road.clock.ms += 31_000
+    lags.start()
+    await until(lambda: lags._queues[Lane.STANDARD].wait_s(joined=100) == 0)
+    await lags.stop()
 
 
 @pytest.mark.parametrize("what", ["outage", "bug"])
