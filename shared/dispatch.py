@@ -73,6 +73,7 @@ class Dispatcher:
         self._expires_itself: bool = getattr(handler, "expires_itself", False)
         self._immediate = frozenset(topic.name for topic in getattr(handler, "immediate", ()))
         self._topics: dict[str, Topic] = {topic.name: topic for topic in stage.reads}
+        # Payloads that cannot say whether the request failed are judged already: they do not expire here.
         self._settled = frozenset(topic.name for topic in stage.reads if "failure" not in payload_class(topic).model_fields)
         self._lines: dict[LineKey, Line] = {}
         self._reject_cap = RejectCap(stage)

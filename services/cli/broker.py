@@ -60,7 +60,7 @@ def choose(
 def container() -> Iterator[str]:
     """One node in the official image, on a fixed port: clients are sent back to the address the broker advertises."""
     try:
-        from docker.errors import DockerException  # type: ignore[import-untyped]
+        from docker.errors import DockerException
         from testcontainers.core.container import DockerContainer
         from testcontainers.core.wait_strategies import LogMessageWaitStrategy
     except ImportError as error:

@@ -42,9 +42,8 @@ SERVICE_PORTS_SHARES = 6        # two Batons that start at the same time look fo
 UPSTREAM_FIRST = tuple(stage.name for stage in STAGES)
 GIVE_WAY = {"intake": 3, "preprocessing": 2, "router": 1}
 """Steps that what stands before the calls gives way: on a full machine what was begun is finished, and the rest waits in
-`intake`. Of the steady rate 0.33 to 0.41 came out at five times the load without, 0.56 to 0.61 with; twice as many steps and
-more stages brought 0.61 to 0.70, but beside other work on the machine they had so little of the CPU that they missed their
-heartbeats."""
+`intake`. Of the steady rate 0.45 came out at five times the load without, 0.48 to 0.62 with. With twice as many steps, and more
+stages, they had so little of the CPU beside other work on the machine that they missed their heartbeats."""
 
 Say = Callable[[str], None]
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import runpy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from schemas.ledger import Attempt
@@ -40,20 +41,26 @@ def _later(work: Callable[[], Any]) -> None:
     asyncio.get_running_loop().call_later(LATE_S, begin)
 
 
+def _plant(owner: object, name: str, behaviour: object) -> None:
+    """In place of what is there under that name: a name that is none would plant nothing."""
+    assert hasattr(owner, name), f"{owner} has no {name}"
+    setattr(owner, name, behaviour)
+
+
 def commit_before_produce() -> None:
     """A record counts as finished before what it caused is in the log. Late, so that a kill falls between."""
 
     async def deliver(self: Any, work: Work, outputs: list[broker.Output]) -> None:
         self._finished(work)
         for output in outputs:
-            _later(lambda output=output: self._producer.send(output))  # type: ignore[misc]  # its default binds the loop's value
+            _later(partial(self._producer.send, output))
 
-    PlainDelivery.deliver = deliver  # type: ignore[method-assign]
+    _plant(PlainDelivery, "deliver", deliver)
 
 
 def commit_past_unfinished() -> None:
     """The newest record read is committed, whatever is still in flight behind it."""
-    Progress.commit = lambda self, finishing=frozenset(): Commit(self.next)  # type: ignore[method-assign]
+    _plant(Progress, "commit", lambda self, finishing=frozenset(): Commit(self.next))
 
 
 def no_read_back() -> None:
@@ -62,22 +69,22 @@ def no_read_back() -> None:
     async def is_completed(self: Any, partition: int, plan_id: str, since_ms: int) -> bool:
         return bool(self._completed.has(partition, completion_id(plan_id)))
 
-    Takeover.is_completed = is_completed  # type: ignore[method-assign]
+    _plant(Takeover, "is_completed", is_completed)
 
 
 def no_fence() -> None:
     """Results leave by a plain producer, so a zombie's still arrive. Its scenario lets them linger before they are sent."""
-    Output.transactional = False
+    _plant(Output, "transactional", False)
 
 
 def no_dedupe() -> None:
     """Output delivers every verdict that comes, also one that was delivered."""
-    Output.handle = Output._deliver  # type: ignore[method-assign]
+    _plant(Output, "handle", Output._deliver)
 
 
 def no_order() -> None:
     """Records of one key are handled side by side."""
-    Line.admits = lambda self, work: True  # type: ignore[method-assign]
+    _plant(Line, "admits", lambda self, work: True)
 
 
 def refund() -> None:
@@ -86,7 +93,7 @@ def refund() -> None:
     def written_off(attempt: Attempt, now_ms: int) -> Attempt:
         return orphaned(attempt, now_ms).model_copy(update={"cost_known": True})
 
-    vars(executor)["orphaned"] = written_off
+    _plant(executor, "orphaned", written_off)
 
 
 def write_behind() -> None:
@@ -96,12 +103,12 @@ def write_behind() -> None:
     async def written_later(self: Writer, out: Out, trace: Headers = (), record: Record | None = None) -> None:
         _later(lambda: write(self, out, trace, record))
 
-    Writer.write = written_later  # type: ignore[method-assign]
+    _plant(Writer, "write", written_later)
 
 
 def no_frozen_check() -> None:
     """A process that stood still goes on where it stopped."""
-    Runner.check_alive = lambda self: None  # type: ignore[method-assign]
+    _plant(Runner, "check_alive", lambda self: None)
 
 
 def forgotten_sibling() -> None:
@@ -111,7 +118,7 @@ def forgotten_sibling() -> None:
     def one_is_enough(self: Any, parallel: Any, path: str, ended: Any, until_ms: Any) -> Any:
         return race(self, parallel.model_copy(update={"quorum": len(parallel.branches) - 1}), path, ended, until_ms)
 
-    pipeline._Reader._race = one_is_enough  # type: ignore[method-assign]
+    _plant(pipeline._Reader, "_race", one_is_enough)
 
 
 def advanced_twice() -> None:
@@ -122,7 +129,7 @@ def advanced_twice() -> None:
         plans = wanted(self, envelope, slip, context)
         return plans + [(strand, plan, f"{id}/again") for strand, plan, id in plans]
 
-    Pipelines._wanted = twice  # type: ignore[method-assign]
+    _plant(Pipelines, "_wanted", twice)
 
 
 PLANTS: dict[str, Callable[[], None]] = {
