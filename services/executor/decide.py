@@ -217,8 +217,8 @@ def _fresh(
     for candidate in candidates:
         if candidate.model in refusing:
             continue
-        known = (options[name] for name in candidate.backends if name in options and name not in tried)
-        yield _Opening(candidate, tuple((option, 0) for option in known if option.context_tokens > too_small))
+        known = filter(None, [options.get(name) for name in candidate.backends if name not in tried])
+        yield _Opening(candidate, tuple([(option, 0) for option in known if option.context_tokens > too_small]))
 
 
 def _again(plan: Plan, failed: Sequence[Attempt], options: Mapping[str, Option]) -> Iterator[_Opening]:
@@ -346,10 +346,11 @@ def _call(
 ) -> Call:
     left_ms = limits.deadline_ms - limits.now_ms
     granted_ms = min(plan.attempt_timeout_ms, option.timeout_ms)
-    has_other = any(
+    timeout_ms = min(granted_ms, left_ms - int(left_ms * RESERVE_SHARE))
+    if timeout_ms < granted_ms and not any(
         other.usable and other.backend != option.backend and other.backend not in tried for other in options.values()
-    )
-    timeout_ms = min(granted_ms, left_ms - int(left_ms * RESERVE_SHARE) if has_other else left_ms)
+    ):
+        timeout_ms = min(granted_ms, left_ms)
     fair_ms = FAIR_MS_UNKNOWN if option.p50_ms is None else FAIR_P50S * option.p50_ms
     is_fair = timeout_ms >= min(granted_ms, fair_ms)
     return Call(candidate, option.backend, kind, timeout_ms, is_fair)
