@@ -24,7 +24,8 @@ COORDINATOR_PATIENCE_S = 5
 """The client would ask an absent coordinator for ever, and the stage's loop would stand still with it."""
 
 
-class Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the client library has no types
+@aiokafka.ConsumerRebalanceListener.register   # the client asks for an instance; a base without types would be one of Any
+class Listener:
     """The client logs and swallows what a listener raises; so the runner's callbacks keep their own errors."""
 
     def __init__(self, on_revoked: RebalanceCallback, on_assigned: RebalanceCallback) -> None:
