@@ -36,6 +36,8 @@ IN_VAIN_PERCENT_MAX = 5
 RSS_MB_MAX = 120
 READY_S_MAX = 3.0
 ROUTING_US_MAX = 100
+RECORDS_WRITTEN = 8
+"""For a plain request that is answered at once: six hops, and its call begun and ended on the ledger."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def tables(figures: dict[str, Any]) -> list[str]:
               *_rates(figures)),
         table("At saturation, per process (broker and simulator are not counted as Baton)", *_processes(figures)),
         table("The relay chain at its most", ("records/s", "CPU-ms of all"), [(figures["relay_rps"], figures["relay_cpu_ms"])]),
+        table("Where a request's CPU goes at saturation, ms", *_parts(figures)),
         table("Each stage alone, µs per record (executor without the HTTP call)", *_stages(figures)),
         table("One call of a provider, CPU-µs", ("call", "bare client", "executor's", "times", "events", "µs/event"),
               calls.rows(figures["calls"])),
@@ -209,6 +212,17 @@ def _processes(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
         rows.append((name, taken["cpu_ms_per_request"], *at_rates, taken["rss_mb"], taken.get("ready_s")))
     totals = [rate["results_cpu_ms_per_request"] for rate in rates]
     return headers, [*rows, ("Baton", figures["cpu_ms_per_request"], *totals, None, None)]
+
+
+def _parts(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    """What its work takes alone, in a process that does nothing else, and what is left for running it record by record."""
+    stages_ms = sum(sizes[1][part] for sizes in figures["stages"].values() for part in stages.PARTS) / 1000
+    call_ms = figures["calls"][calls.PLAIN]["ours_us"] / 1000
+    records_ms = figures["relay_cpu_ms"] / relay.HOPS * RECORDS_WRITTEN
+    monitor_ms = figures["processes"]["monitor"]["cpu_ms_per_request"]
+    alone_ms = (stages_ms, call_ms, records_ms, monitor_ms)
+    headers = ("its stages' work", "the provider's call", f"{RECORDS_WRITTEN} records relayed", "monitor", "the rest", "all")
+    return headers, [(*alone_ms, figures["cpu_ms_per_request"] - sum(alone_ms), figures["cpu_ms_per_request"])]
 
 
 def _stages(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:

@@ -28,6 +28,7 @@ STREAMED_PART = 4   # a stream costs several times as much: a quarter of the cal
 VERSIONS = {"openai": "v1", "anthropic": "v1", "gemini": "v1beta"}
 CHAT = Chat(messages=({"role": "user", "content": "Write a story of a lighthouse keeper, in some sixty words, please."},))
 PER_EVENT = "ours_us_per_event"
+PLAIN = "openai, plain"
 CALL_FACTOR_MAX = 2.0
 """Of the bare client. What the rest buys: deadlines, error classes, usage, request ids, provider-neutral answers."""
 EVENT_US_MAX = 15
@@ -74,7 +75,7 @@ def rows(figures: dict[str, dict[str, float]]) -> list[Row]:
 
 
 def targets(figures: dict[str, dict[str, float]]) -> list[Target]:
-    plain, streamed = figures["openai, plain"], figures["openai, streamed"]
+    plain, streamed = figures[PLAIN], figures["openai, streamed"]
     return [
         Target("provider call over a bare client's", plain["ours_us"] / plain["bare_us"], CALL_FACTOR_MAX, "times"),
         Target("CPU per streamed event", streamed[PER_EVENT], EVENT_US_MAX, "µs"),
