@@ -210,7 +210,7 @@ class Backends:
     def sent(self, begun: Begun) -> None:
         """The call is on the books, so it leaves now."""
         local = self._locals[begun.call.backend]
-        local.writing -= 1
+        local.written(self._clock.now_ms() - begun.began_ms)
         begun.is_sent, begun.in_flight = True, local.in_flight - local.writing
         self.room.offer(begun.call.backend)
 

@@ -24,7 +24,7 @@ PACE_OF_FAILURE = 4
 BEARABLE_MS = 1_000
 """A queue at a backend that ends within this is no harm where nobody is let pass. Without it a model that answers in
 milliseconds would be judged by the moods of this machine, and few calls under way cost all stages several times the CPU."""
-BEARABLE_PART = 0.1                     # of each call, in the running mean
+MEAN_PART = 0.1                         # of each call, in the running means
 BESIDE_MS = 60_000
 """How long after an interactive plan came by the lower lanes leave no queue at the backend: the next one may come any time."""
 UNKNOWN_GATE_MS = 10_000
@@ -42,6 +42,8 @@ class Local:
     in_flight: int = 0
     promised: int = 0                   # of these: places of plans that have not begun their call yet
     writing: int = 0                    # of these: calls whose line the ledger has not acknowledged yet
+    writing_ms: float = 0.0             # how long that takes, running mean; 0: nothing was written yet
+    latency_ms: float = 0.0             # of calls that were answered, running mean; 0: none was
     interactive: int = 0                # of these: interactive calls that have begun
     pace_ms: float = 0.0                # EWMA; 0: never called from here
     pace_at_ms: int = 0
@@ -74,7 +76,13 @@ class Local:
         self.observe(pace_ms, now_ms)
         self.gradient.observe(pace_ms, in_flight, now_ms)
         bearable = min(BEARABLE_MS * in_flight / max(latency_ms, 1.0), self.gradient.limit_max)
-        self.bearable += BEARABLE_PART * (bearable - self.bearable)
+        self.bearable += MEAN_PART * (bearable - self.bearable)
+        self.latency_ms += MEAN_PART * (latency_ms - self.latency_ms) if self.latency_ms else latency_ms
+
+    def written(self, took_ms: float) -> None:
+        """The line of a call was acknowledged, so the call leaves now."""
+        self.writing -= 1
+        self.writing_ms += MEAN_PART * (took_ms - self.writing_ms) if self.writing_ms else took_ms
 
     def _faded(self, now_ms: int) -> float:
         """What is above the fleet's figure fades by itself: one bad call must not keep a backend idle, and so unmeasured."""
@@ -147,9 +155,12 @@ class Local:
         return 1.0 if self.entry is None or self.entry.circuit is not Circuit.CLOSED else self.entry.share
 
     def _is_below(self, limit: int) -> bool:
-        """What is still being written down is not at the backend, so a slow log must not make its places scarce; as many again
-        may stand there, lest all of them arrive at once, and together never more than the configuration allows."""
-        return self.in_flight - self.writing < limit and self.writing < limit and self.in_flight < self.gradient.limit_max
+        """What is still being written down is not at the backend, so a slow log must not make its places scarce: as many more
+        may stand there as calls will be over meanwhile, by Little's law. More would arrive at once where no place is free
+        (a provider with a queue of its own turned away 6 % of the calls). Never more than the configuration allows."""
+        meanwhile = min(self.writing_ms / self.latency_ms, 1.0) if self.latency_ms else 1.0
+        at_most = min(limit * (1.0 + meanwhile), self.gradient.limit_max)
+        return self.in_flight - self.writing < limit and self.writing < limit and self.in_flight < at_most
 
     def has_room(self, lane: Lane, now_ms: int) -> bool:
         """Whether a call of the lane may start; that an interactive one would is remembered."""

@@ -8,7 +8,7 @@ from schemas.config import Backend
 from schemas.fleet import Circuit, FleetEntry, Gate, GateReason, RateLimits
 from schemas.ledger import AttemptKind, FailureClass, Usage
 from schemas.messages import Lane
-from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends
+from services.executor.backends import CIRCUIT_RULES, PRESENCE_MS, Backends, Begun
 from services.executor.concurrency import Gradient
 from services.executor.decide import Call, Option, fraction_of
 from services.executor.local import UNKNOWN_GATE_MS, Local
@@ -354,6 +354,32 @@ def test_a_call_that_is_being_written_down_takes_no_place_at_the_backend() -> No
     for each in begun:
         fleet.backends.release(each)
     assert (local.in_flight, local.writing) == (0, 0)
+
+
+@pytest.mark.parametrize(("latency_ms", "writing_ms", "more"), [(600.0, 60, 0.1), (600.0, 1, 0.0), (40.0, 60, 1.0)])
+def test_beyond_the_limit_only_as_many_calls_are_written_down_as_will_be_over_meanwhile(
+    latency_ms: float, writing_ms: int, more: float
+) -> None:
+    fleet = Fleet()
+    call, local = Call(a_candidate(), "a", AttemptKind.PRIMARY, 1000, is_fair=True), fleet.backends.local("a")
+
+    def sent() -> Begun:
+        begun = fleet.backends.begin(call, a_plan(), has_place=False)
+        fleet.clock.ms += writing_ms
+        fleet.backends.sent(begun)
+        return begun
+
+    for _ in range(60):
+        begun = sent()
+        fleet.backends.release(begun)
+        fleet.backends.record(begun, latency_ms, Reply(200, usage=Usage(tokens_in=3)), False, 7)
+    limit = local.limit
+    for _ in range(limit - 1):
+        sent()
+    while local.has_room(Lane.STANDARD, fleet.clock.ms):
+        fleet.backends.begin(call, a_plan(), has_place=False)
+    assert limit >= 10
+    assert limit * (1 + more) - 1 <= local.in_flight <= limit * (1 + more) + 1
 
 
 def test_calls_at_the_backend_and_on_their_way_to_it_are_never_more_than_the_configuration_allows() -> None:
