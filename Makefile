@@ -5,7 +5,8 @@
 # (of one version, pyenv's without optimizations and Debian's, by turns: 1.51 and 1.37 ms of CPU per request).
 PROBE = import ensurepip, sys, timeit; \
   sys.exit("too old") if sys.version_info < (3, 11) else print(min(timeit.repeat("[str(i) for i in range(9999)]", number=3)))
-QUICKEST = $(shell for python in python3 /usr/bin/python3 /usr/local/bin/python3; do \
+PYTHONS = python3 /usr/bin/python3 /usr/local/bin/python3
+QUICKEST = $(shell for python in $(PYTHONS); do \
   took=$$($$python -c '$(PROBE)' 2>/dev/null) && echo "$$took $$python"; done | \
   awk 'NR == 1 || $$1 < 0.9 * best { best = $$1; name = $$2 } END { print name }')
 ifeq ($(origin PYTHON), undefined)

@@ -1,5 +1,6 @@
 """House rules about the files themselves: no foreign addresses, short files, a complete help, metrics that say what they mean."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -114,6 +115,37 @@ def test_make_help_names_every_target() -> None:
     shown = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in shown.splitlines()} == targets
     assert targets == set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("took", "taken"),
+    [
+        (("0.0016", "0.0010"), 1),
+        (("0.0016", "0.0015"), 0),               # noise is no reason to leave the one that the user has in PATH
+        (("too old", "0.0016", "0.0010"), 2),
+        (("0.0010", "too old"), 0),
+    ],
+)
+def test_setup_takes_the_first_python_that_is_new_enough_unless_another_is_clearly_quicker(
+    took: tuple[str, ...], taken: int, tmp_path: Path
+) -> None:
+    pythons = [tmp_path / f"python-{place}" for place in range(len(took))]
+    for python, seconds in zip(pythons, took, strict=True):
+        python.write_text(f"#!/bin/sh\n[ '{seconds}' != 'too old' ] && echo {seconds}\n")
+        python.chmod(0o755)
+    assert environment_made_by(f"PYTHONS={' '.join(map(str, pythons))}") == str(pythons[taken])
+
+
+def test_setup_takes_the_python_that_is_named() -> None:
+    assert environment_made_by("PYTHON=/opt/mine/python") == "/opt/mine/python"
+
+
+def environment_made_by(setting: str) -> str:
+    """Which Python `make setup` would make the environment with."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTHON")}
+    command = ["make", "--dry-run", "setup", "--what-if=requirements/dev.txt", setting]
+    said = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True, env=environment).stdout
+    return next(line.split()[0] for line in said.splitlines() if "-m venv .cache/venv" in line)
 
 
 def test_requirements_are_hashed_and_name_no_address() -> None:
