@@ -215,7 +215,8 @@ def _processes(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _parts(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
-    """What its work takes alone, in a process that does nothing else, and what is left for running it record by record."""
+    """What its work takes alone, in a process that does nothing else (the monitor's as it was), and what is left for running it
+    record by record."""
     stages_ms = sum(sizes[1][part] for sizes in figures["stages"].values() for part in stages.PARTS) / 1000
     call_ms = figures["calls"][calls.PLAIN]["ours_us"] / 1000
     records_ms = figures["relay_cpu_ms"] / relay.HOPS * RECORDS_WRITTEN
