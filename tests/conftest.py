@@ -12,7 +12,7 @@ from services.cli.broker import Chosen, choose
 from shared.broker import Broker, Consumer
 from shared.clock import SystemClock
 from shared.kafka import KafkaBroker, KafkaOptions
-from shared.local import LocalBroker
+from shared.local import LocalBroker, LocalConsumer
 from tests.support.lab import Lab
 from tests.support.virtual import LoopClock, VirtualLoop
 from tests.support.zombies import expel_from_kafka
@@ -42,7 +42,8 @@ async def _local_lab(main: Callable[[Lab], Coroutine[Any, Any, None]]) -> None:
     broker = LocalBroker(clock)
 
     async def expel(consumer: Consumer, notice: asyncio.Event) -> None:
-        await broker.expel(consumer, notice)  # type: ignore[arg-type]
+        assert isinstance(consumer, LocalConsumer)
+        await broker.expel(consumer, notice)
 
     lab = Lab("local", broker, clock, expel=expel)
     await lab.create()

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from statistics import median
+from typing import Any
 from uuid import uuid4
 
 import click
@@ -52,9 +53,9 @@ class Fleet:
     def __getitem__(self, backend: str) -> FleetEntry:
         return self._table.values.get(backend, FleetEntry(backend="nothing yet"))
 
-    async def tell(self, backend: str, reporter: str = "r1", **seen: object) -> Observation:
+    async def tell(self, backend: str, reporter: str = "r1", **seen: Any) -> Observation:
         self._sequence += 1
-        observation = an_observation(backend, reporter, self._sequence, now_ms(), **seen)  # type: ignore[arg-type]
+        observation = an_observation(backend, reporter, self._sequence, now_ms(), **seen)
         value = encode(OBSERVATIONS, observation)
         await (await self._producer.send(Output(OBSERVATIONS.name, backend.encode(), value)))
         return observation

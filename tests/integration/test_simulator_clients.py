@@ -131,8 +131,9 @@ async def test_openais_client_finds_an_error_in_a_stream(address: str, openai_cl
 
 async def test_anthropics_client_reads_a_plain_answer_and_thinking(anthropic_client: anthropic.AsyncAnthropic) -> None:
     message = await anthropic_client.messages.create(model=MODEL, max_tokens=100, messages=HELLO)
-    assert [block.type for block in message.content] == ["text"]
-    assert (message.content[0].text, message.stop_reason) == ("6 * 7 = 42", "end_turn")  # type: ignore[union-attr]
+    (block,) = message.content
+    assert isinstance(block, anthropic.types.TextBlock)
+    assert (block.text, message.stop_reason) == ("6 * 7 = 42", "end_turn")
     assert (message.usage.input_tokens, message.usage.output_tokens) == (4, 3)
     assert message._request_id is not None
     thought = await anthropic_client.messages.create(model="sim-reason", max_tokens=1000, messages=HELLO)
@@ -155,14 +156,15 @@ async def test_anthropics_client_puts_a_stream_together_as_the_plain_answer(
 async def test_anthropics_client_reads_tool_calls_plain_and_streamed(anthropic_client: anthropic.AsyncAnthropic) -> None:
     plain = await anthropic_client.messages.create(model=MODEL, max_tokens=100, messages=WEATHER, tools=[ANTHROPIC_TOOL])
     (block,) = plain.content
-    assert (block.type, plain.stop_reason) == ("tool_use", "tool_use")
-    assert block.input == {"city": "Berlin"}  # type: ignore[union-attr]
+    assert isinstance(block, anthropic.types.ToolUseBlock)
+    assert (block.input, plain.stop_reason) == ({"city": "Berlin"}, "tool_use")
     asked: Any = {"type": "tool", "name": "get_weather"}
     async with anthropic_client.messages.stream(
         model=MODEL, max_tokens=100, messages=WEATHER, tools=[ANTHROPIC_TOOL], tool_choice=asked
     ) as stream:
         streamed = await stream.get_final_message()
-    assert streamed.content[0].input == {"city": "Berlin"}  # type: ignore[union-attr]
+    assert isinstance(streamed.content[0], anthropic.types.ToolUseBlock)
+    assert streamed.content[0].input == {"city": "Berlin"}
 
 
 @pytest.mark.parametrize(

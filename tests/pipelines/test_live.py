@@ -1,6 +1,8 @@
 """Every example of the page, and a nest of all patterns, end to end: a real broker, processes, the simulator as the provider."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import yaml
@@ -78,10 +80,10 @@ def test_every_pattern_runs_on_a_real_broker_and_its_cost_is_what_the_provider_b
     evidence(main())
 
 
-def _check_maps(asked: list[Asked], completions: list[object]) -> None:
+def _check_maps(asked: list[Asked], completions: Sequence[Any]) -> None:
     """What a nest's map yielded is what its items said, in their order."""
-    said = {(each.request_id, each.payload.slip.step): each.payload.answer.text   # type: ignore[attr-defined]
-            for each in completions if each.payload.answer is not None}           # type: ignore[attr-defined]
+    said = {(each.request_id, each.payload.slip.step): each.payload.answer.text
+            for each in completions if each.payload.answer is not None}
     nests = [one.result for one in of_stream(asked, "nest") if one.is_delivered]
     assert nests
     for result in nests:

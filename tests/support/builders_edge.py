@@ -78,7 +78,8 @@ def a_verdict(request_id: str = "r1", **fields: Any) -> Envelope[Verdict]:
 
 def a_context(partition: int = 0, timestamp_ms: int = NOW_MS + 1_000, record: Record | None = None) -> Context:
     record = record or Record("verdicts", partition, 0, timestamp_ms, b"r1", b"")
-    return Context(record, (), ledger=None, check_alive=lambda: None)  # type: ignore[arg-type]  # neither stage writes ahead
+    ledger: Any = None   # neither stage writes ahead
+    return Context(record, (), ledger, check_alive=lambda: None)
 
 
 async def a_broker(clock: Clock | None = None) -> LocalBroker:

@@ -6,12 +6,14 @@ from typing import Any
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from shared.broker import Consumer
+from shared.kafka.consumer import KafkaConsumer
 
 
 async def expel_from_kafka(consumer: Consumer, notice: asyncio.Event) -> None:
     """Leave the group in the member's name, and hold its heartbeats back until `notice`: as after a SIGSTOP that
     outlasted the session timeout."""
-    coordinator: Any = consumer._client._coordinator  # type: ignore[attr-defined]
+    assert isinstance(consumer, KafkaConsumer)
+    coordinator = consumer._client._coordinator
     beat = coordinator._do_heartbeat
 
     async def held_back() -> Any:
